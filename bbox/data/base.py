@@ -1,0 +1,113 @@
+"""A data set as attacks see it: inputs in [0, 1], labels, and each example's place in its source."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from bbox.errors import InputError, UsageError
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Labelled images in [0, 1].
+
+    Shapes:
+        inputs: (n, channels, height, width) float32.
+        labels: (n,) int64, or ``None`` where the data carries none.
+        indices: (n,) int64, each example's position in its source. An example's randomness depends on the seed and
+            on this number alone, so it gives the same result in any selection.
+
+    Attributes:
+        name: what the user would type to load it again.
+        ids: one readable name an example (a file name, or the position).
+        class_names: names of the classes by index, where the source has them.
+    """
+
+    name: str
+    inputs: Tensor
+    labels: Tensor | None
+    indices: Tensor
+    ids: tuple[str, ...]
+    class_names: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if self.inputs.ndim != 4:
+            raise InputError(
+                f"{self.name}: images have shape {tuple(self.inputs.shape)}; "
+                "bbox reads (examples, channels, height, width)"
+            )
+        if len(self.inputs) == 0:
+            raise InputError(f"{self.name}: no images found")
+        if self.inputs.dtype != torch.float32:
+            raise InputError(f"{self.name}: images are {self.inputs.dtype}, expected float32 in [0, 1]")
+        finite = torch.isfinite(self.inputs).flatten(1).all(1)
+        if not bool(finite.all()):
+            bad = int((~finite).nonzero()[0])
+            raise InputError(f"{self.name}: image {self.ids[bad]} has a value that is not finite")
+        low, high = float(self.inputs.min()), float(self.inputs.max())
+        if low < 0.0 or high > 1.0:
+            hint = "; divide by 255" if high > 2.0 else ""
+            raise InputError(f"{self.name}: pixels reach from {low:g} to {high:g}, expected [0, 1]{hint}")
+        if self.labels is not None:
+            if self.labels.shape != (len(self.inputs),):
+                raise InputError(f"{self.name}: {len(self.inputs)} images but {self.labels.numel()} labels")
+            if int(self.labels.min()) < 0:
+                raise InputError(f"{self.name}: label {int(self.labels.min())} is negative")
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def take(self, rows: Sequence[int] | Tensor) -> Dataset:
+        """The examples at these rows (positions in this set, not in the source), in this order."""
+        rows = torch.as_tensor(rows, dtype=torch.int64)
+        return replace(
+            self,
+            inputs=self.inputs[rows],
+            labels=None if self.labels is None else self.labels[rows],
+            indices=self.indices[rows],
+            ids=tuple(self.ids[i] for i in rows.tolist()),
+        )
+
+    def select(
+        self, *, limit: int | None = None, indices: Sequence[int] | None = None, seed: int | None = None
+    ) -> Dataset:
+        """Choose examples by source index, or the first ``limit``, or ``limit`` drawn by ``seed``.
+
+        Raises:
+            UsageError: an index is not in the set or is repeated, or limit is not positive.
+        """
+        chosen = self
+        if indices is not None:
+            place = {index: row for row, index in enumerate(self.indices.tolist())}
+            missing = [i for i in indices if i not in place]
+            if missing:
+                raise UsageError(
+                    f"index {missing[0]} is not in {self.name}, which has indices "
+                    f"{min(place)} to {max(place)} ({len(place)} examples)"
+                )
+            if len(set(indices)) != len(indices):
+                raise UsageError("an index is given twice")
+            chosen = self.take([place[i] for i in indices])
+        if limit is not None:
+            if limit < 1:
+                raise UsageError(f"limit is {limit}, expected at least 1")
+            if seed is None:
+                chosen = chosen.take(range(min(limit, len(chosen))))
+            else:
+                generator = torch.Generator().manual_seed(seed)
+                order = torch.randperm(len(chosen), generator=generator)[:limit]
+                chosen = chosen.take(order.sort().values)
+        return chosen
+
+    def fingerprint(self) -> str:
+        """A digest of pixels, labels and indices."""
+        digest = hashlib.sha256()
+        for part in (self.inputs, self.labels, self.indices):
+            if part is not None:
+                digest.update(part.contiguous().numpy().tobytes())
+        return digest.hexdigest()[:16]

@@ -1,0 +1,46 @@
+"""The target contract: anything that classifies a batch of rows. No gradients, ever."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Access = Literal["scores", "labels"]
+
+
+class Target(ABC):
+    """A classifier as the oracle sees it.
+
+    Attributes:
+        name: what the user would type to load it again, for example ``zoo:digits``.
+        access: ``"scores"`` if the target answers (n, classes) scores, ``"labels"`` if it answers (n,) class indices.
+        input_shape: the shape of one row (channels, height, width), ``None`` where any shape goes.
+        num_classes: number of classes, ``None`` where the target does not say.
+        device: where rows should lie.
+        in_process: whether a forward runs on this machine (then the oracle may calibrate its batch size).
+    """
+
+    name: str
+    access: Access = "scores"
+    input_shape: tuple[int, ...] | None = None
+    num_classes: int | None = None
+    device: torch.device = torch.device("cpu")
+    in_process: bool = True
+
+    @abstractmethod
+    def __call__(self, rows: Tensor) -> Tensor:
+        """Classify rows.
+
+        Only the oracle calls this; it is the one place where a query happens.
+
+        Shapes:
+            rows: (n, channels, height, width), float32 in [0, 1], on ``device``.
+            returns: (n, classes) scores, or (n,) int64 labels where ``access`` is ``"labels"``.
+        """
+
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """A hex digest that changes when the target answers differently (its weights, its preprocessing)."""
