@@ -19,8 +19,8 @@ class Dataset:
     Shapes:
         inputs: (n, channels, height, width) float32.
         labels: (n,) int64, or ``None`` where the data carries none.
-        indices: (n,) int64, each example's position in its source. An example's randomness depends on the seed and
-            on this number alone, so it gives the same result in any selection.
+        indices: (n,) int64, each example's position in its source. An example's randomness depends on the
+            seed and on this number alone, so it gives the same result in any selection.
 
     Attributes:
         name: what the user would type to load it again.

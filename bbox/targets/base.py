@@ -16,7 +16,8 @@ class Target(ABC):
 
     Attributes:
         name: what the user would type to load it again, for example ``zoo:digits``.
-        access: ``"scores"`` if the target answers (n, classes) scores, ``"labels"`` if it answers (n,) class indices.
+        access: ``"scores"`` if the target answers (n, classes) scores, ``"labels"`` if it answers (n,) class
+            indices.
         input_shape: the shape of one row (channels, height, width), ``None`` where any shape goes.
         num_classes: number of classes, ``None`` where the target does not say.
         device: where rows should lie.

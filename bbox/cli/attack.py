@@ -1,0 +1,172 @@
+"""``bbox attack NAME``: one command an attack, its options read off the attack's class."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from bbox.cli.console import Display, say
+from bbox.cli.options import config_from, run_options
+from bbox.errors import UsageError
+
+__all__ = ["attack"]
+
+# What may differ between a run and its resume: how it is computed and shown, never what is asked.
+_RESUME_MAY_CHANGE = {
+    "resume",
+    "json",
+    "quiet",
+    "threads",
+    "max_batch",
+    "device",
+    "trust",
+    "report",
+    "time_limit",
+}
+
+_RUN = [
+    click.option("--out", type=click.Path(path_type=Path), help="Run folder.  [default: runs/TIME-ATTACK]"),
+    click.option("--resume", type=click.Path(path_type=Path), help="Go on with this run folder."),
+    click.option("--time-limit", type=float, help="Stop after this many seconds with what is found."),
+    click.option("--report/--no-report", default=True, help="Write report.html.  [default: report]"),
+    click.option("--json", is_flag=True, help="Print the results as JSON on stdout."),
+    click.option("--quiet", is_flag=True, help="No progress and no table."),
+]
+
+
+class _Attacks(click.Group):
+    """Builds the command of an attack from its class when it is named."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        from bbox.attacks import ATTACKS
+
+        return list(ATTACKS.names())
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command:
+        return _command(name)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        from bbox.attacks import ATTACKS
+
+        rows = [(name, ATTACKS.entry(name).summary) for name in ATTACKS.names()]
+        rows.append(("foolbox:CLASS", "any decision-based attack of foolbox, under the same budget"))
+        with formatter.section("Attacks"):
+            formatter.write_dl(rows)
+
+
+@click.group(cls=_Attacks, invoke_without_command=True)
+@click.option("--resume", type=click.Path(path_type=Path), help="Go on with this run folder.")
+@click.option("--json", is_flag=True, help="With --resume: print the results as JSON on stdout.")
+@click.pass_context
+def attack(ctx: click.Context, resume: Path | None, json: bool) -> None:
+    """Attack a target under a hard query budget, into a run folder.
+
+    \b
+    bbox attack cgba                                   the embedded digits model and data
+    bbox attack cgba --target torch:my.module:factory --data photos/
+    bbox attack --resume runs/...                      go on with an interrupted run
+    """
+    if ctx.invoked_subcommand is not None:
+        if resume is not None:
+            raise UsageError("give --resume after the attack's name, or without one")
+        return
+    if resume is None:
+        click.echo(ctx.get_help(), err=True)
+        raise UsageError("name an attack, for example: bbox attack cgba")
+    _resume(resume, {"json": json, "quiet": False, "report": True})
+
+
+def _command(name: str) -> click.Command:
+    from bbox.attacks.options import describe
+
+    fields, presets, summary = describe(name)
+
+    def run(**values: Any) -> None:
+        chosen = {field: values.pop(field) for field in fields}
+        chosen = {field: value for field, value in chosen.items() if value is not None}
+        preset = values.pop("preset", None)
+        if preset is not None:
+            chosen["preset"] = preset
+        if values["resume"] is not None:
+            _refuse_changes(click.get_current_context())
+            _resume(values["resume"], values, name)
+            return
+        _start(config_from(name, chosen, values), values)
+
+    command: Any = run
+    for option in reversed(_RUN):
+        command = option(command)
+    command = run_options(command)
+    for field, default in reversed(fields.items()):
+        shown = "required" if default is None else f"default: {default}"
+        command = click.option(f"--{field.replace('_', '-')}", field, help=f"Attack option.  [{shown}]")(command)
+    if presets:
+        command = click.option("--preset", help=f"Named attack options: {', '.join(presets)}.")(command)
+    made: click.Command = click.command(name, help=summary)(command)
+    return made
+
+
+def _refuse_changes(ctx: click.Context) -> None:
+    given = click.core.ParameterSource.COMMANDLINE
+    for parameter in ctx.params:
+        if ctx.get_parameter_source(parameter) == given and parameter not in _RESUME_MAY_CHANGE:
+            option = parameter.replace("_", "-")
+            raise UsageError(f"--{option} cannot change on --resume; the run folder says what was asked")
+
+
+def _start(config: Any, values: dict[str, Any]) -> None:
+    from bbox.results.session import describe_run, load_plan
+    from bbox.results.store import RunFolder
+
+    plan = load_plan(config)
+    out = values["out"] or Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}-{config.attack.replace(':', '-')}"
+    folder = RunFolder.create(out, describe_run(plan, shlex.join(["bbox", *sys.argv[1:]])))
+    _execute(plan, folder, values)
+
+
+def _resume(path: Path, values: dict[str, Any], name: str | None = None) -> None:
+    from dataclasses import replace
+
+    from bbox.results.records import Config
+    from bbox.results.session import check_same, load_plan
+    from bbox.results.store import RunFolder
+
+    folder = RunFolder.open(path)
+    config = Config.from_json(folder.run()["config"])
+    if name is not None and name != config.attack:
+        raise UsageError(f"{path} is a run of {config.attack}, not of {name}")
+    changed = {key: values[key] for key in ("max_batch", "device", "trust") if values.get(key)}
+    plan = load_plan(replace(config, **changed))
+    check_same(plan, folder)
+    _execute(plan, folder, values)
+
+
+def _execute(plan: Any, folder: Any, values: dict[str, Any]) -> None:
+    from bbox.results.run import execute
+
+    with Display(quiet=values["quiet"]) as display:
+        results = execute(
+            plan,
+            folder,
+            on_progress=display,
+            time_limit=values.get("time_limit"),
+            threads=values.get("threads") or "auto",
+        )
+    if values["report"]:
+        from bbox.report import write_report
+
+        write_report(folder)
+    if not values["quiet"]:
+        from bbox.cli.show import print_run
+
+        print_run(folder, results)
+    if values["json"]:
+        click.echo(json.dumps({"run": str(folder.path), **results}))
+    elif values["quiet"]:
+        say(str(folder.path))

@@ -1,0 +1,136 @@
+"""What people see on stderr: tables and progress, rich on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from statistics import median
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Protocol
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from bbox.results.run import Progress as RunProgress
+
+__all__ = ["Display", "console", "figures_table", "say"]
+
+_PLAIN_SECONDS = 5.0  # between two plain progress lines
+
+
+def console(*, stdout: bool = False) -> Console:
+    """A rich console on stderr (or stdout); 100 columns where that is not a terminal."""
+    stream = sys.stdout if stdout else sys.stderr
+    width = None if stream.isatty() else int(os.environ.get("COLUMNS", "110"))
+    return Console(file=stream, width=width, highlight=False)
+
+
+def say(text: str) -> None:
+    """One plain line on stderr."""
+    click.echo(text, err=True)
+
+
+class _Watcher(Protocol):
+    def __call__(self, progress: RunProgress) -> None: ...
+
+
+class Display:
+    """Live progress of a run: rows a second, queries left, median distance, time left."""
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self.quiet = quiet
+        self._live = sys.stderr.isatty() and not os.environ.get("NO_COLOR") and not quiet
+        self._began = time.monotonic()
+        self._queries_before: int | None = None
+        self._said = 0.0
+        self._bar: Progress | None = None
+
+    def __enter__(self) -> Display:
+        if self._live:
+            self._bar = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=None),
+                TextColumn("{task.fields[text]}"),
+                TimeElapsedColumn(),
+                TimeRemainingColumn(),
+                console=console(),
+                transient=True,
+            )
+            self._bar.start()
+            self._task = self._bar.add_task("probe", total=None, text="")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def __call__(self, progress: RunProgress) -> None:
+        if self.quiet:
+            return
+        now = time.monotonic()
+        if progress.phase == "attack" and self._queries_before is None:
+            self._began, self._queries_before = now, progress.queries
+        if self._bar is None and now - self._said < _PLAIN_SECONDS:
+            return
+        text = self._text(progress, now)
+        if self._bar is not None:
+            total = progress.total if progress.phase == "attack" else None
+            self._bar.update(self._task, description=progress.phase, total=total, completed=progress.queries, text=text)
+        elif progress.phase == "attack":
+            self._said = now
+            say(f"{progress.phase}: {text}")
+
+    def _text(self, progress: RunProgress, now: float) -> str:
+        if progress.phase != "attack":
+            return ""
+        rate = (progress.queries - (self._queries_before or 0)) / max(now - self._began, 1e-6)
+        distance = f"median l2 {median(progress.distances):.3f}" if progress.distances else "median l2 -"
+        left = max(0, progress.total - progress.queries)
+        return f"{rate:,.0f} rows/s  {left:,} queries left  {distance}  {progress.finished}/{progress.examples} done"
+
+
+def _cell(value: float | None, bounds: Any = None) -> str:
+    if value is None:
+        return "-"
+    text = f"{value:.3f}"
+    if bounds and bounds[0] is not None:
+        text += f" [{bounds[0]:.3f}, {bounds[1]:.3f}]"
+    return text
+
+
+def figures_table(results: dict[str, Any]) -> Table:
+    """The table of a run: a row a checkpoint."""
+    summary = results["summary"]
+    rows = summary["checkpoints"]
+    table = Table(
+        title=f"{results['attack']} on {results['target']}: "
+        f"{summary['attacked']} of {summary['examples']} images attacked",
+        caption="l2 with 95% bootstrap intervals. ASR over attacked images; robust accuracy over all.",
+        title_justify="left",
+        caption_justify="left",
+    )
+    table.add_column("queries", justify="right")
+    table.add_column("found", justify="right")
+    table.add_column("median l2")
+    table.add_column("mean l2")
+    epsilons = [cell["epsilon"] for cell in rows[0]["asr"]] if rows else []
+    for epsilon in epsilons:
+        table.add_column(f"ASR@{epsilon:g}", justify="right")
+    for epsilon in epsilons:
+        table.add_column(f"robust@{epsilon:g}", justify="right")
+    for row in rows:
+        table.add_row(
+            f"{row['queries']:,}",
+            str(row["found"]),
+            _cell(row["median_l2"], row["median_l2_interval"]),
+            _cell(row["mean_l2"], row["mean_l2_interval"]),
+            *["-" if c["value"] is None else f"{100 * c['value']:.1f}%" for c in row["asr"]],
+            *["-" if c["value"] is None else f"{100 * c['value']:.1f}%" for c in row["robust_accuracy"]],
+        )
+    return table

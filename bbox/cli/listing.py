@@ -1,0 +1,64 @@
+"""``bbox list``: what there is, and what each needs."""
+
+from __future__ import annotations
+
+import json as json_module
+
+import click
+from rich.table import Table
+
+from bbox.cli.console import console
+
+__all__ = ["listing"]
+
+_KINDS = ("attacks", "defenses", "targets", "data")
+
+
+@click.command()
+@click.argument("kind", required=False, type=click.Choice(_KINDS))
+@click.option("--json", is_flag=True, help="Print the list as JSON on stdout.")
+def listing(kind: str | None, json: bool) -> None:
+    """List attacks, defenses, targets and data, with what each needs."""
+    found = [row for row in _rows() if kind in (None, row["kind"])]
+    if json:
+        click.echo(json_module.dumps(found))
+        return
+    for name in _KINDS if kind is None else (kind,):
+        table = Table(title=name, title_justify="left", box=None, pad_edge=False)
+        for column in ("name", "what", "needs"):
+            table.add_column(column, overflow="fold")
+        for row in found:
+            if row["kind"] == name:
+                table.add_row(row["name"], row["summary"], row["needs"] or "-")
+        if table.row_count == 0:
+            table.add_row("none yet", "", "")
+        console(stdout=True).print(table, end="\n\n" if kind is None else "\n")
+
+
+def _rows() -> list[dict[str, str]]:
+    from bbox.attacks import ATTACKS
+    from bbox.defenses import DEFENSES
+    from bbox.targets import KINDS
+    from bbox.zoo import DATA, TARGETS
+
+    rows: list[dict[str, str]] = []
+
+    def add(kind: str, name: str, summary: str, needs: object) -> None:
+        rows.append({"kind": kind, "name": name, "summary": summary, "needs": str(needs or "")})
+
+    for name in ATTACKS.names():
+        add("attacks", name, ATTACKS.entry(name).summary, ATTACKS.entry(name).needs)
+    add("attacks", "foolbox:CLASS", "any decision-based attack of foolbox, under the same budget", "")
+    for name in DEFENSES.names():
+        add("defenses", name, DEFENSES.entry(name).summary, DEFENSES.entry(name).needs)
+    for zoo_entry in TARGETS.values():
+        add("targets", f"zoo:{zoo_entry.name}", f"{zoo_entry.summary} ({zoo_entry.accuracy})", zoo_entry.needs)
+    for name in KINDS.names():
+        if name != "zoo":
+            add("targets", f"{name}:...", KINDS.entry(name).summary, KINDS.entry(name).needs)
+    for zoo_entry in DATA.values():
+        add("data", f"zoo:{zoo_entry.name}", zoo_entry.summary, zoo_entry.needs)
+    add("data", "foolbox:NAME", "20 samples each of mnist, fashionMNIST, cifar10, cifar100, imagenet", "")
+    add("data", "FOLDER", "class subfolders of images, or images with labels.csv (or --labels FILE)", "")
+    add("data", "FILE.npz, .npy, .safetensors", "arrays: inputs or images or x, labels or y", "")
+    return rows

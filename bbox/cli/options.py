@@ -1,0 +1,153 @@
+"""Options that attack and validate share, and how they become a ``Config``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from bbox.errors import UsageError
+
+if TYPE_CHECKING:
+    from bbox.results.records import Config
+
+__all__ = ["config_from", "pairs", "run_options"]
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+_DEFAULT_LIMIT = 64  # examples attacked where nothing is said of data
+
+_OPTIONS = [
+    click.option("--target", default="zoo:digits", show_default=True, help="What to attack; see bbox list targets."),
+    click.option("--set", "target_options", multiple=True, metavar="KEY=VALUE", help="An option of the target."),
+    click.option(
+        "--data",
+        default=None,
+        help="Images: zoo:NAME, foolbox:NAME, a folder, .npz, .safetensors."
+        f"  [default: zoo:digits, {_DEFAULT_LIMIT} images]",
+    ),
+    click.option("--labels", type=click.Path(path_type=Path), help="CSV of file,label for a folder of images."),
+    click.option("--image-size", type=int, help="Resize images to this many pixels a side."),
+    click.option("--limit", type=int, help="Attack only the first N images."),
+    click.option("--indices", help="Attack only these images of the data, e.g. 3,7,10-19."),
+    click.option("--seed", type=int, default=0, show_default=True, help="Everything random follows from it."),
+    click.option("--budget", type=int, default=1000, show_default=True, help="Queries for each image, a hard limit."),
+    click.option("--max-queries", type=int, help="Queries of the whole attack, a hard limit."),
+    click.option("--target-class", help="Targeted attack: a class index, next, or random."),
+    click.option("--start-from", help="Start from this image, or from these (one an example): a path or data spec."),
+    click.option(
+        "--quantize",
+        type=click.Choice(["8bit"]),
+        help="Round every image to 8 bits before the target sees it.",
+    ),
+    click.option("--stop-at", type=float, help="Stop an image with success at this l2 distance."),
+    click.option("--epsilon", "epsilons", type=float, multiple=True, help="l2 threshold for ASR and robust accuracy."),
+    click.option("--checkpoint", "checkpoints", type=int, multiple=True, help="Report at this number of queries."),
+    click.option("--norm", default="l2", show_default=True, help="The distance to minimise."),
+    click.option("--max-batch", type=int, help="Rows a forward.  [default: measured]"),
+    click.option("--device", help="cpu, cuda, cuda:1.  [default: CUDA where there is one]"),
+    click.option(
+        "--threads",
+        type=int,
+        help="CPU threads of torch.  [default: one, or all cores where that is measured to be faster]",
+    ),
+    click.option("--trust", is_flag=True, help="Load model files that can run code (pickles). Only your own."),
+]
+
+
+def run_options(function: _F) -> _F:
+    """Decorate a command with the shared options."""
+    for option in reversed(_OPTIONS):
+        function = option(function)
+    return function
+
+
+def config_from(attack: str, attack_options: dict[str, Any], values: dict[str, Any]) -> Config:
+    """Make a ``Config`` of parsed options.
+
+    Raises:
+        UsageError: an option makes no sense.
+    """
+    from bbox.results.records import Config
+
+    if values["norm"] != "l2":
+        raise UsageError(
+            f"{attack} minimises l2, not {values['norm']}"
+            + ("; attacks for linf are not part of bbox yet" if values["norm"] == "linf" else "")
+        )
+    for name in ("budget", "max_queries", "limit", "image_size", "max_batch", "threads"):
+        if values.get(name) is not None and values[name] < 1:
+            raise UsageError(f"--{name.replace('_', '-')} is {values[name]}, expected at least 1")
+    for name in ("stop_at", "epsilons", "checkpoints"):
+        given = values[name] if isinstance(values[name], tuple) else (values[name],)
+        for value in given:
+            if value is not None and not 0 < value < float("inf"):
+                raise UsageError(f"--{name.rstrip('s').replace('_', '-')} is {value:g}, expected more than 0")
+    plain = values["data"] is None and values["limit"] is None and values["indices"] is None
+    keep = (
+        "target",
+        "image_size",
+        "seed",
+        "budget",
+        "max_queries",
+        "quantize",
+        "stop_at",
+        "max_batch",
+        "device",
+        "trust",
+    )
+    return Config(
+        **{name: values[name] for name in keep},
+        attack=attack,
+        attack_options=attack_options,
+        target_options=pairs("--set", values["target_options"]),
+        data=values["data"] or "zoo:digits",
+        labels=None if values["labels"] is None else str(values["labels"]),
+        limit=_DEFAULT_LIMIT if plain else values["limit"],
+        indices=_indices(values["indices"]),
+        target_class=_target_class(values["target_class"]),
+        start_from=values["start_from"],
+        epsilons=tuple(sorted(set(values["epsilons"]))),
+        checkpoints=tuple(sorted(set(values["checkpoints"]))),
+    )
+
+
+def pairs(option: str, items: tuple[str, ...]) -> dict[str, str]:
+    """Read repeated KEY=VALUE items.
+
+    Raises:
+        UsageError: an item of another form, or a key given twice.
+    """
+    read: dict[str, str] = {}
+    for item in items:
+        name, equals, value = item.partition("=")
+        if not equals or not name:
+            raise UsageError(f"{option} {item!r} is not of the form KEY=VALUE")
+        if name in read:
+            raise UsageError(f"{option} {name} is given twice")
+        read[name] = value
+    return read
+
+
+def _indices(text: str | None) -> tuple[int, ...] | None:
+    if text is None:
+        return None
+    found: list[int] = []
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        if not first.isdigit() or (dash and not last.isdigit()):
+            raise UsageError(f"--indices {text!r}: {part!r} is neither a number nor a range such as 10-19")
+        stop = int(last) if dash else int(first)
+        if stop < int(first) or stop - int(first) > 10_000_000:
+            raise UsageError(f"--indices {text!r}: {part!r} runs backwards or too far")
+        found.extend(range(int(first), stop + 1))
+    return tuple(found)
+
+
+def _target_class(text: str | None) -> int | str | None:
+    if text is None or text in ("next", "random"):
+        return text
+    if not text.isdigit():
+        raise UsageError(f"--target-class is {text!r}, expected a class index, next or random")
+    return int(text)

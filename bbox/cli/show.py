@@ -1,0 +1,67 @@
+"""``bbox show RUN``: the table of a run, computed again from what is on disk."""
+
+from __future__ import annotations
+
+import json as json_module
+from pathlib import Path
+from typing import Any
+
+import click
+
+from bbox.cli.console import console, figures_table, say
+
+__all__ = ["print_run", "show"]
+
+
+@click.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--json", is_flag=True, help="Print the results as JSON on stdout.")
+def show(run: Path, json: bool) -> None:
+    """Print the table of a run again, finished or not."""
+    from bbox.results.run import figures
+    from bbox.results.store import RunFolder
+
+    folder = RunFolder.open(run)
+    results = figures(folder)
+    if json:
+        click.echo(json_module.dumps({"run": str(run), **results}))
+    else:
+        print_run(folder, results)
+
+
+def print_run(folder: Any, results: dict[str, Any]) -> None:
+    """Print a run's table and its costs on stderr."""
+    summary = results["summary"]
+    console().print(figures_table(results))
+    png = summary["png"]
+    if png["written"]:
+        median = "-" if png["median_l2"] is None else f"{png['median_l2']:.3f}"
+        say(f"8-bit PNG: {png['succeeded']} of {png['written']} still adversarial, median l2 {median}")
+    say("stopped: " + ", ".join(f"{reason} {count}" for reason, count in summary["stop_reasons"].items()))
+    clean = summary["clean_accuracy"]
+    if clean is not None:
+        say(f"clean accuracy {100 * clean:.1f}%; {summary['already_wrong']} wrong from the start, not attacked")
+    say(costs(folder, summary["attack_queries"]))
+    if not results["complete"]:
+        say(f"not complete: go on with  bbox attack --resume {folder.path}")
+    report = folder.path / "report.html"
+    say(f"run folder: {folder.path}" + (f"   report: {report}" if report.exists() else ""))
+
+
+def costs(folder: Any, attack_queries: int) -> str:
+    """Queries and time of all sessions, in one line."""
+    sessions = folder.sessions()
+    others: dict[str, int] = {}
+    replayed = 0
+    for session in sessions:
+        for purpose, ledger in session.get("ledger", {}).items():
+            if purpose != "attack":
+                others[purpose] = others.get(purpose, 0) + ledger["queries"]
+            replayed += ledger["replayed"]
+    text = f"queries: attack {attack_queries:,}"
+    text += "".join(f", {purpose} {count:,}" for purpose, count in sorted(others.items()))
+    if replayed:
+        text += f" ({replayed:,} replayed from the journal, not asked again)"
+    seconds = sum(session.get("attack_seconds", 0.0) for session in sessions)
+    total = sum(session.get("seconds", 0.0) for session in sessions)
+    return f"{text}; time: attack {seconds:.1f} s, all {total:.1f} s"

@@ -1,0 +1,70 @@
+"""How a data spec is read, and which file reads which kind."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from dataclasses import replace
+from pathlib import Path
+
+from torch.nn import functional
+
+from bbox.data.arrays import EXTENSIONS, load_array
+from bbox.data.base import Dataset
+from bbox.data.folder import load_folder
+from bbox.data.foolbox_samples import load_samples
+from bbox.errors import InputError, UsageError
+from bbox.registry import Registry, did_you_mean
+
+__all__ = ["load_data", "resize"]
+
+_FORMS = "zoo:NAME, foolbox:NAME, a folder of images, or a .npz, .npy or .safetensors file"
+
+
+def load_data(spec: str, *, size: int | None = None, labels: Path | None = None) -> Dataset:
+    """See ``bbox.data.load``."""
+    if size is not None and (isinstance(size, bool) or size < 1):
+        raise UsageError(f"image size is {size}, expected at least 1 pixel")
+    prefix, colon, name = spec.partition(":")
+    if colon and prefix in ("zoo", "foolbox"):
+        if labels is not None:
+            raise UsageError(f"{spec} has labels of its own; leave out {labels}")
+        return _zoo(name, size) if prefix == "zoo" else load_samples(name, size=size)
+    path = Path(spec)
+    if path.is_dir():
+        return load_folder(path, size=size, labels=labels)
+    if path.suffix.lower() in EXTENSIONS:
+        return resize(load_array(path, labels=labels), size)
+    if path.exists():
+        raise InputError(f"{spec}: not a kind of data that is read; expected {_FORMS}")
+    if colon and re.fullmatch(r"\w+", prefix):
+        near = did_you_mean(prefix, ("zoo", "foolbox")) or ";"
+        raise UsageError(f"unknown kind of data {prefix!r} in {spec!r}{near} expected {_FORMS}")
+    raise InputError(f"{spec}: no such file or folder{_near_zoo(spec)} expected {_FORMS}")
+
+
+def resize(data: Dataset, size: int | None) -> Dataset:
+    """The same data at ``size`` by ``size`` pixels (bilinear, antialiased)."""
+    if size is None or tuple(data.inputs.shape[-2:]) == (size, size):
+        return data
+    inputs = functional.interpolate(data.inputs, (size, size), mode="bilinear", antialias=True, align_corners=False)
+    return replace(data, inputs=inputs.clamp(0.0, 1.0))
+
+
+def _zoo(name: str, size: int | None) -> Dataset:
+    from bbox.zoo import DATA
+
+    loader = Registry("zoo data set", None, DATA).get(name)
+    takes_size = size is not None and "size" in inspect.signature(loader).parameters
+    data = loader(size=size) if takes_size else loader()
+    if not isinstance(data, Dataset):
+        raise UsageError(f"zoo:{name} loads a {type(data).__name__}, expected a Dataset")
+    return resize(data, size)
+
+
+def _near_zoo(name: str) -> str:
+    from bbox.zoo import DATA
+
+    if name in DATA:
+        return f"; did you mean 'zoo:{name}'?"
+    return did_you_mean(f"zoo:{name}", [f"zoo:{known}" for known in DATA]) or ";"

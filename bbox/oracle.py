@@ -1,0 +1,343 @@
+"""The oracle: the only door to a target. It counts every row, and keeps each example's account.
+
+``Oracle`` delivers rows and keeps the books (``Ledger``). ``Accounts`` holds, for a group of attacked examples, the
+exact budget, the best adversarial row seen so far and its trace of (queries, distance). Neither knows any attack.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from bbox.domain import Box
+from bbox.errors import BudgetError, InternalError, TargetError
+from bbox.goal import Goal
+from bbox.targets.base import Target
+
+__all__ = ["Accounts", "Answers", "Ledger", "Oracle", "Purpose", "StopReason"]
+
+Purpose = Literal["attack", "probe", "clean", "verify", "fit"]
+StopReason = Literal[
+    "budget",
+    "converged",
+    "success",
+    "start_not_found",
+    "already_wrong",
+    "target_error",
+    "interrupted",
+    "time_limit",
+]
+
+_UNKNOWN = -1  # the label of a row that the target answered with something that is no answer (NaN, out of range)
+
+
+@dataclass
+class Ledger:
+    """What one purpose has cost.
+
+    Attributes:
+        queries: rows delivered by the target. Repeats count.
+        calls: forwards (batches) that delivered them.
+        replayed: rows answered from a journal on resume; they count in an example's budget and were paid before.
+        invalid: delivered rows whose answer was not usable (not finite, not a class).
+    """
+
+    queries: int = 0
+    calls: int = 0
+    replayed: int = 0
+    invalid: int = 0
+
+
+@dataclass(frozen=True)
+class Answers:
+    """A target's answers, on the CPU (one transfer a call).
+
+    Shapes:
+        labels: (m,) int64, the top-1 class, -1 where the answer was not usable.
+        scores: (m, classes) float32, or ``None`` where the target gives labels only.
+    """
+
+    labels: Tensor
+    scores: Tensor | None
+
+
+class Oracle:
+    """Asks a target and counts.
+
+    Args:
+        target: anything that classifies (``bbox.targets``).
+        max_batch: rows a forward; halved for good when CUDA runs out of memory.
+        quantize: ``"8bit"`` answers for the image as it is after rounding to 8 bits.
+        limit: rows that all attacks together may ask, ``None`` for no limit.
+
+    Raises (from ``ask``):
+        TargetError: the target raised, or answered with the wrong number or kind of answers.
+    """
+
+    def __init__(
+        self,
+        target: Target,
+        *,
+        max_batch: int = 128,
+        quantize: Literal["8bit"] | None = None,
+        limit: int | None = None,
+    ) -> None:
+        self.target = target
+        self.max_batch = max_batch
+        self.quantize = quantize
+        self.limit = limit
+        self.books: defaultdict[Purpose, Ledger] = defaultdict(Ledger)
+
+    @property
+    def device(self) -> torch.device:
+        return self.target.device
+
+    def admissible(self, rows: Tensor) -> Tensor:
+        """The rows as the target will see them: float32 on its device, on the 8-bit grid if that was asked for."""
+        rows = rows.to(self.device, torch.float32)
+        if self.quantize == "8bit":
+            rows = torch.round(rows * 255.0) / 255.0
+        return rows
+
+    def left(self) -> int | None:
+        """Rows that the run-wide limit still allows, ``None`` without one."""
+        return None if self.limit is None else self.limit - self.books["attack"].queries
+
+    def ask(self, rows: Tensor, purpose: Purpose = "attack") -> Answers:
+        """Deliver rows in forwards of at most ``max_batch``, and count them under ``purpose``.
+
+        Shapes:
+            rows: (m, *shape) in the target's range.
+        """
+        left = self.left()
+        if purpose == "attack" and left is not None and len(rows) > left:
+            raise BudgetError(f"{len(rows)} rows asked, but the run's limit of {self.limit} leaves {left}")
+        rows = self.admissible(rows)
+        parts: list[Answers] = []
+        start = 0
+        while start < len(rows):
+            part = rows[start : start + self.max_batch]
+            try:
+                parts.append(self._deliver(part, purpose))
+            except torch.cuda.OutOfMemoryError as error:
+                # Nothing was delivered, so nothing was counted: halve and ask the same rows again.
+                if len(part) == 1:
+                    raise TargetError(f"{self.target.name}: one row does not fit in GPU memory") from error
+                torch.cuda.empty_cache()
+                self.max_batch = len(part) // 2
+                continue
+            start += len(part)
+        if not parts:
+            return Answers(torch.empty(0, dtype=torch.int64), None)
+        scores = None if parts[0].scores is None else torch.cat([p.scores for p in parts if p.scores is not None])
+        return Answers(torch.cat([p.labels for p in parts]), scores)
+
+    def _deliver(self, rows: Tensor, purpose: Purpose) -> Answers:
+        try:
+            raw = self.target(rows)
+        except torch.cuda.OutOfMemoryError:
+            raise
+        except (TargetError, BudgetError):
+            raise
+        except Exception as error:
+            reason = str(error).strip().split("\n")[0] or type(error).__name__
+            raise TargetError(f"{self.target.name} failed on rows of shape {tuple(rows.shape)}: {reason}") from error
+        answers = self._read(raw, len(rows))
+        ledger = self.books[purpose]
+        ledger.queries += len(rows)
+        ledger.calls += 1
+        ledger.invalid += int((answers.labels == _UNKNOWN).sum())
+        return answers
+
+    def _read(self, raw: object, count: int) -> Answers:
+        """Check an answer and bring it to the CPU."""
+        name = self.target.name
+        if not isinstance(raw, Tensor):
+            raise TargetError(f"{name} answered a {type(raw).__name__}, expected a tensor of scores or labels")
+        if self.target.access == "labels":
+            if raw.shape != (count,):
+                raise TargetError(f"{name} answered {tuple(raw.shape)} for {count} rows, expected ({count},) labels")
+            labels = raw.detach().to("cpu")
+            if labels.is_floating_point():
+                whole = torch.isfinite(labels) & (labels == labels.round())
+                labels = torch.where(whole, labels, torch.full_like(labels, _UNKNOWN))
+            labels = labels.to(torch.int64)
+            beyond = labels < 0
+            if self.target.num_classes is not None:
+                beyond |= labels >= self.target.num_classes
+            return Answers(labels.masked_fill(beyond, _UNKNOWN), None)
+        if raw.ndim != 2 or len(raw) != count or raw.shape[1] < 1:
+            raise TargetError(
+                f"{name} answered {tuple(raw.shape)} for {count} rows, expected ({count}, classes) scores"
+            )
+        scores = raw.detach().to("cpu", torch.float32)
+        labels = scores.argmax(1)
+        return Answers(labels.masked_fill(~torch.isfinite(scores).all(1), _UNKNOWN), scores)
+
+
+class Accounts:
+    """The books of a group of attacked examples: budget, best-so-far, trace, stop reason.
+
+    Everything here is counted on the CPU; only ``best`` lies on the target's device.
+
+    Shapes:
+        originals: (n, *shape); spent, limit: (n,) int64; best: (n, *shape); distance: (n,) float64, inf before the
+        first adversarial row.
+    """
+
+    def __init__(
+        self, originals: Tensor, goal: Goal, domain: Box, budget: int, *, stop_at: float | None = None
+    ) -> None:
+        n = len(originals)
+        self.originals = originals
+        self.goal = goal
+        self.domain = domain
+        self.stop_at = stop_at
+        self.limit = torch.full((n,), budget, dtype=torch.int64)
+        self.spent = torch.zeros(n, dtype=torch.int64)
+        self.answered = torch.zeros(n, dtype=torch.int64)
+        self.best = originals.clone()
+        self.best_label = torch.full((n,), _UNKNOWN, dtype=torch.int64)
+        self.distance = torch.full((n,), torch.inf, dtype=torch.float64)
+        self.failed = torch.zeros(n, dtype=torch.bool)
+        self.stopped: list[StopReason | None] = [None] * n
+        self.open = torch.ones(n, dtype=torch.bool)
+        self._trace: list[tuple[Tensor, Tensor, Tensor]] = []
+
+    def __len__(self) -> int:
+        return len(self.originals)
+
+    @property
+    def active(self) -> Tensor:
+        """Which examples may still ask: (n,) bool."""
+        return self.open & (self.spent < self.limit)
+
+    def remaining(self) -> Tensor:
+        """Queries that each example may still ask: (n,) int64."""
+        return torch.where(self.open, self.limit - self.spent, 0)
+
+    def admit(self, owner: Tensor, room: int | None = None) -> tuple[Tensor, Tensor]:
+        """Reserve budget for the rows that fit, in order, row by row.
+
+        Shapes:
+            owner: (m,) int64.
+            returns: admitted (m,) bool, and each row's query number within its example, from 1: (m,) int64.
+        """
+        number = self.spent[owner] + _rank(owner) + 1
+        fits = (number <= self.limit[owner]) & self.active[owner]
+        if room is not None:
+            fits &= fits.cumsum(0) <= room
+        self.spent += torch.bincount(owner[fits], minlength=len(self))
+        return fits, number
+
+    def record(self, rows: Tensor, owner: Tensor, number: Tensor, labels: Tensor) -> Tensor:
+        """Book answered rows; keep the closest adversarial row of each example and extend the traces.
+
+        Shapes:
+            rows: (k, *shape) as the target saw them; owner, number, labels: (k,) int64 on the CPU.
+            returns: which rows are adversarial, (k,) bool.
+        """
+        usable = labels != _UNKNOWN
+        if not bool(usable.all()):
+            self.failed[owner[~usable]] = True
+        self.answered += torch.bincount(owner, minlength=len(self))
+        adversarial = self.goal.met(labels, owner) & usable
+        hit = adversarial.nonzero()[:, 0]
+        if len(hit) == 0:
+            return adversarial
+        # Screen in float32, which is cheap, then measure the few rows that may be the closest in float64.
+        hit_owner = owner[hit]
+        rough = self.domain.rough_distance(self._at(self.originals, hit_owner), self._at(rows, hit)).cpu()
+        near = rough <= self.distance[hit_owner] * (1 + 1e-4)
+        hit, hit_owner = hit[near], hit_owner[near]
+        if len(hit) == 0:
+            return adversarial
+        distance = self.domain.distance(self._at(self.originals, hit_owner), self._at(rows, hit)).cpu()
+        better = _improves(hit_owner, distance, self.distance)
+        if len(better):
+            last = better[_last_of_each(hit_owner[better])]
+            device = rows.device
+            self.best[hit_owner[last].to(device)] = self._at(rows, hit[last])
+            self.best_label[hit_owner[last]] = labels[hit[last]]
+            self.distance[hit_owner[last]] = distance[last]
+            self._trace.append((hit_owner[better], number[hit[better]], distance[better]))
+        return adversarial
+
+    @staticmethod
+    def _at(rows: Tensor, index: Tensor) -> Tensor:
+        return torch.index_select(rows, 0, index.to(rows.device))
+
+    def settle(self) -> None:
+        """Stop the examples that are done: goal reached, target broken. Called when an ask is complete."""
+        for i in self.failed.nonzero()[:, 0].tolist():
+            self.stop(i, "target_error")
+        if self.stop_at is not None:
+            for i in (self.distance <= self.stop_at).nonzero()[:, 0].tolist():
+                self.stop(i, "success")
+
+    def stop(self, example: int, reason: StopReason) -> None:
+        """Give an example its stop reason; the first one stays."""
+        if self.stopped[example] is None:
+            self.stopped[example] = reason
+            self.open[example] = False
+
+    def close(self, reason: StopReason | None = None) -> None:
+        """Give every example that has none its stop reason: ``reason``, or what the books say."""
+        for i in range(len(self)):
+            spent_all = bool(self.spent[i] >= self.limit[i])
+            found = bool(torch.isfinite(self.distance[i]))
+            self.stop(i, "budget" if spent_all else reason or ("converged" if found else "start_not_found"))
+
+    def traces(self) -> list[tuple[Tensor, Tensor]]:
+        """Each example's improvements in order: (queries (k,) int64, distance (k,) float64)."""
+        if not self._trace:
+            empty = (torch.empty(0, dtype=torch.int64), torch.empty(0, dtype=torch.float64))
+            return [empty] * len(self)
+        owner, number, distance = (torch.cat(parts) for parts in zip(*self._trace, strict=True))
+        return [(number[owner == i], distance[owner == i]) for i in range(len(self))]
+
+    def check(self, rows: Tensor) -> None:
+        """Refuse rows outside the domain: a defect of the attack, never passed on to the target."""
+        fault = self.domain.fault(rows)
+        if fault is not None:
+            raise InternalError(f"the attack asked a row outside its domain: {fault}")
+
+
+def _rank(owner: Tensor) -> Tensor:
+    """Each row's place among the rows of the same owner, from 0: (m,) int64."""
+    order = torch.argsort(owner, stable=True)
+    sorted_owner = owner[order]
+    place = torch.arange(len(owner))
+    first = torch.ones(len(owner), dtype=torch.bool)
+    first[1:] = sorted_owner[1:] != sorted_owner[:-1]
+    start = torch.where(first, place, torch.zeros_like(place)).cummax(0).values
+    rank = torch.empty_like(owner)
+    rank[order] = place - start
+    return rank
+
+
+def _improves(owner: Tensor, distance: Tensor, best: Tensor) -> Tensor:
+    """Positions of the rows that are closer than their owner's best and than every earlier row of it, in row order."""
+    candidate = (distance < best[owner]).nonzero()[:, 0]
+    if len(candidate) < 2:
+        return candidate
+    # A running minimum by owner, exact because it runs over ranks: owners in falling blocks of ranks.
+    order = candidate[torch.argsort(owner[candidate], stable=True)]
+    owners = owner[order]
+    block = torch.cat([torch.zeros(1, dtype=torch.int64), (owners[1:] != owners[:-1]).cumsum(0)])
+    rank = torch.unique(distance[order], return_inverse=True)[1] - block * len(order)
+    running = rank.cummin(0).values
+    new = torch.ones(len(order), dtype=torch.bool)
+    new[1:] = running[1:] < running[:-1]
+    return order[new].sort().values
+
+
+def _last_of_each(owner: Tensor) -> Tensor:
+    """Position of the last row of each owner: (owners,) int64."""
+    unique, place = torch.unique(owner, return_inverse=True)
+    last = torch.zeros(len(unique), dtype=torch.int64)
+    return last.scatter_reduce_(0, place, torch.arange(len(owner)), "amax")

@@ -1,0 +1,166 @@
+"""The library call: attack a model, get verified adversarial examples."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bbox import targets
+from bbox.attacks import make_attack
+from bbox.attacks.base import Attack
+from bbox.data.base import Dataset
+from bbox.errors import UsageError
+from bbox.oracle import Ledger
+from bbox.results.records import Config, Example
+from bbox.results.run import Progress, execute, prepare
+from bbox.results.session import describe_run
+from bbox.results.store import RunFolder
+
+__all__ = ["AttackResult", "attack"]
+
+
+@dataclass(frozen=True)
+class AttackResult:
+    """What an attack found.
+
+    Shapes (n examples, in the order they were given):
+        adversarial: (n, *shape) float32, the original where nothing was found.
+        success: (n,) bool, verified: the saved example, read back, fooled the target again.
+        distance: (n,) float64, l2; inf without success.
+        queries: (n,) int64.
+
+    Attributes:
+        examples: stop reason, labels and trace of each.
+        summary: the figures of ``results.json``.
+        ledgers: queries by purpose (attack, clean, verify, probe).
+        folder: the run folder, where one was asked for.
+    """
+
+    adversarial: Tensor
+    success: Tensor
+    distance: Tensor
+    queries: Tensor
+    examples: tuple[Example, ...]
+    summary: dict[str, Any]
+    ledgers: dict[str, Ledger]
+    folder: Path | None
+
+
+def attack(
+    target: Any,
+    inputs: Tensor | np.ndarray[Any, Any],
+    labels: Tensor | Sequence[int] | None = None,
+    attack: str | Attack = "cgba",
+    *,
+    budget: int = 1000,
+    options: Mapping[str, object] | None = None,
+    seed: int = 0,
+    target_class: int | str | None = None,
+    starts: Tensor | None = None,
+    max_queries: int | None = None,
+    stop_at: float | None = None,
+    quantize: str | None = None,
+    epsilons: Sequence[float] = (),
+    checkpoints: Sequence[int] = (),
+    max_batch: int | None = 128,
+    out: str | Path | None = None,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> AttackResult:
+    """Attack a model under a hard query budget for each example.
+
+    Args:
+        target: a torch module, a callable, a foolbox model, a ``bbox.targets.Target``, or a spec such as
+            ``"zoo:digits"``.
+        inputs: (n, channels, height, width) in [0, 1].
+        labels: (n,) true classes; without them, what the target says first.
+        attack: a name (``bbox list attacks``) or an attack.
+        budget: queries an example; the target never sees one more.
+        options: the attack's options, where it is given by name.
+        target_class: a class index, ``"next"`` or ``"random"`` for a targeted attack.
+        starts: (n or 1, channels, height, width), adversarial points to start from.
+        max_queries: queries of the whole attack.
+        stop_at: an example stops at this l2 distance.
+        quantize: ``"8bit"``: the target sees images rounded to 8 bits.
+        epsilons, checkpoints: l2 thresholds and query counts of the summary.
+        max_batch: rows a forward; ``None`` measures (a probe on the books).
+        out: a run folder to write, so that the run can be resumed and reported; without one nothing stays on disk.
+
+    Raises:
+        UsageError, InputError: arguments or data that do not fit, each in one line.
+        TargetError: the target failed.
+
+    Example:
+        >>> import bbox
+        >>> digits = bbox.data.load("zoo:digits").select(limit=4)
+        >>> result = bbox.attack("zoo:digits", digits.inputs, digits.labels, budget=200)
+        >>> bool(result.success.all()), result.queries.tolist()
+        (True, [200, 200, 200, 200])
+    """
+    if isinstance(attack, str):
+        name, made = attack, make_attack(attack, options)
+    else:
+        name, made = type(attack).__name__, attack
+        if options:
+            raise UsageError("options go with an attack's name; this attack has its own already")
+    wrapped = targets.load(target) if isinstance(target, str) else targets.wrap(target)
+    images = _dataset(inputs, labels)
+    config = Config(
+        attack=name,
+        attack_options=dict(options or {}),
+        target=wrapped.name,
+        data=images.name,
+        seed=seed,
+        budget=budget,
+        max_queries=max_queries,
+        target_class=target_class,
+        quantize=quantize,
+        stop_at=stop_at,
+        epsilons=tuple(epsilons),
+        checkpoints=tuple(checkpoints),
+        max_batch=max_batch,
+    )
+    plan = prepare(config, made, wrapped, images, starts=starts)
+    with ExitStack() as stack:
+        path = Path(out) if out is not None else Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bbox-")))
+        folder = RunFolder.create(path, describe_run(plan, f"bbox.attack(..., attack={name!r}, budget={budget})"))
+        stack.callback(folder.close)
+        results = execute(plan, folder, on_progress=on_progress)
+        examples = tuple(folder.examples().values())
+        adversarial = plan.data.inputs.clone()
+        for row, example in enumerate(examples):
+            if example.success:
+                adversarial[row] = folder.read_array("adversarial", example.index)
+    inf = float("inf")
+    return AttackResult(
+        adversarial=adversarial,
+        success=torch.tensor([e.success for e in examples]),
+        distance=torch.tensor(
+            [e.distance if e.success and e.distance is not None else inf for e in examples], dtype=torch.float64
+        ),
+        queries=torch.tensor([e.queries for e in examples]),
+        examples=examples,
+        summary=results["summary"],
+        ledgers={str(purpose): ledger for purpose, ledger in plan.oracle.books.items()},
+        folder=None if out is None else path,
+    )
+
+
+def _dataset(inputs: Tensor | np.ndarray[Any, Any], labels: Tensor | Sequence[int] | None) -> Dataset:
+    images = torch.as_tensor(inputs).detach().cpu()
+    if images.dtype == torch.float64:
+        images = images.float()
+    return Dataset(
+        name="inputs",
+        inputs=images,
+        labels=None if labels is None else torch.as_tensor(labels).detach().to("cpu", torch.int64),
+        indices=torch.arange(len(images)),
+        ids=tuple(f"{i}" for i in range(len(images))),
+    )

@@ -1,0 +1,108 @@
+"""What a run says of one example, and of itself."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from bbox.oracle import StopReason
+
+__all__ = ["SCHEMA_VERSION", "Config", "Example"]
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Config:
+    """What was asked for; all that a run depends on, as it stands in ``run.json``.
+
+    Attributes:
+        budget: queries an example; max_queries: queries of the whole run, or ``None``.
+        target_class: ``None`` (untargeted), a class index, ``"next"`` or ``"random"``.
+        epsilons: l2 thresholds at which ASR and robust accuracy are reported; empty = by image size.
+        checkpoints: query counts at which results are reported; empty = by budget.
+        stop_at: an example stops with ``success`` at this distance.
+    """
+
+    attack: str = "cgba"
+    attack_options: dict[str, Any] = field(default_factory=dict)
+    target: str = "zoo:digits"
+    target_options: dict[str, Any] = field(default_factory=dict)
+    data: str = "zoo:digits"
+    labels: str | None = None
+    image_size: int | None = None
+    limit: int | None = None
+    indices: tuple[int, ...] | None = None
+    seed: int = 0
+    budget: int = 1000
+    max_queries: int | None = None
+    target_class: int | str | None = None
+    start_from: str | None = None
+    quantize: str | None = None
+    stop_at: float | None = None
+    epsilons: tuple[float, ...] = ()
+    checkpoints: tuple[int, ...] = ()
+    max_batch: int | None = None
+    device: str | None = None
+    trust: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Config:
+        known = {f.name for f in fields(cls)}
+        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items() if k in known}
+        return cls(**values)
+
+
+@dataclass(frozen=True)
+class Example:
+    """One attacked (or skipped) example.
+
+    Attributes:
+        index, id: its place and its name in the data.
+        label: true class; predicted: the target's clean answer; goal_label: class to leave, or to reach (targeted).
+        stop_reason: why its search ended.
+        queries: rows of its budget that were spent.
+        success: the saved float file, read back and asked again, meets the goal.
+        adversarial_label: the target's answer to that file.
+        distance: l2 from the saved original to the saved file, in float64; ``None`` without an adversarial file.
+        png_success, png_distance: the same of the 8-bit picture; ``None`` where the input is no picture.
+        trace: (queries, l2) at each improvement.
+    """
+
+    index: int
+    id: str
+    label: int
+    predicted: int
+    goal_label: int
+    stop_reason: StopReason
+    queries: int = 0
+    success: bool = False
+    adversarial_label: int | None = None
+    distance: float | None = None
+    png_success: bool | None = None
+    png_distance: float | None = None
+    trace: tuple[tuple[int, float], ...] = ()
+
+    @property
+    def attacked(self) -> bool:
+        """Whether it was right from the start, and so counts in the denominator of the attack's figures."""
+        return self.predicted == self.label
+
+    def distance_at(self, queries: int) -> float:
+        """The smallest l2 that was reached within this many queries, inf where none was (or did not verify)."""
+        if not self.success:
+            return math.inf
+        return min((d for n, d in self.trace if n <= queries), default=math.inf)
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Example:
+        trace: Sequence[Sequence[float]] = data["trace"]
+        return cls(**{**data, "trace": tuple((int(n), float(d)) for n, d in trace)})

@@ -1,0 +1,356 @@
+"""One attack run, from a target and data to verified examples on disk. Killed at any moment, it can go on."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from bbox.attacks.base import Attack
+from bbox.calibrate import calibrate, choose_threads
+from bbox.data.base import Dataset
+from bbox.engine import Job, Pool, drive, make_jobs
+from bbox.errors import InputError, TargetError, UsageError
+from bbox.goal import Goal
+from bbox.oracle import Oracle
+from bbox.results.metrics import default_checkpoints, default_epsilons, summarise
+from bbox.results.records import SCHEMA_VERSION, Config, Example
+from bbox.results.store import RunFolder
+from bbox.targets.base import Target
+from bbox.zo import fold, root_keys, uniform
+
+__all__ = ["Plan", "Progress", "execute", "figures", "prepare"]
+
+_GROUP = 16  # examples of a generator: small enough that several groups run side by side and fill each other's forwards
+_TARGET_CLASS_STREAM = -7
+
+
+@dataclass
+class Progress:
+    """What a progress display can show; updated after each forward."""
+
+    phase: str = "probe"
+    total: int = 0
+    queries: int = 0
+    finished: int = 0
+    examples: int = 0
+    distances: list[float] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run that has been checked and not yet started.
+
+    Shapes:
+        data: the selected examples; goals: (n,) int64, class to leave or to reach; starts: (n, *shape) or ``None``.
+    """
+
+    config: Config
+    attack: Attack
+    oracle: Oracle
+    data: Dataset
+    labels: Tensor | None
+    goals: Tensor | None
+    starts: Tensor | None
+    pool: Pool | None
+
+    @property
+    def queries_at_most(self) -> int:
+        """Upper bound of the attack's queries."""
+        total = len(self.data) * self.config.budget
+        return total if self.config.max_queries is None else min(total, self.config.max_queries)
+
+
+def prepare(config: Config, attack: Attack, target: Target, data: Dataset, *, starts: Tensor | None = None) -> Plan:
+    """Check everything that can be checked, and ask the target one row (on the ``probe`` ledger).
+
+    Raises:
+        UsageError: options that do not fit each other or the target.
+        InputError: the target cannot take the data's images.
+    """
+    if config.budget < 1:
+        raise UsageError(f"budget is {config.budget}, expected at least 1 query an example")
+    if attack.access == "scores" and target.access == "labels":
+        raise UsageError(f"{config.attack} needs scores, and {target.name} answers labels only")
+    quantize: Any = config.quantize
+    oracle = Oracle(target, max_batch=config.max_batch or 128, quantize=quantize, limit=config.max_queries)
+    full = data
+    data = data.select(limit=config.limit, indices=config.indices)
+    shape = tuple(data.inputs.shape[1:])
+    if target.input_shape is not None and tuple(target.input_shape) != shape:
+        raise InputError(
+            f"{target.name} takes images of shape {tuple(target.input_shape)}, {data.name} has {shape}"
+            + ("; give --image-size" if target.input_shape[0] == shape[0] else "")
+        )
+    classes = _probe(oracle, data.inputs[:1])
+    if full.labels is not None and classes is not None and int(full.labels.max()) >= classes:
+        raise InputError(
+            f"{data.name} has label {int(full.labels.max())}, but {target.name} has {classes} classes, "
+            f"0 to {classes - 1}"
+        )
+    goals: Tensor | None = None
+    pool = None if full.labels is None else Pool(full.inputs, full.labels)
+    if config.target_class is not None:
+        if data.labels is None:
+            raise UsageError("a targeted attack needs labelled data")
+        goals = _target_classes(config, data, classes)
+        keep = (goals != data.labels).nonzero()[:, 0]
+        if len(keep) == 0:
+            raise UsageError(f"every chosen example is of class {config.target_class} already")
+        data, goals = data.take(keep), goals[keep]
+        starts = None if starts is None or len(starts) == 1 else starts[keep]
+        if starts is None and not _in_pool(pool, goals) and config.start_from is None:
+            missing = next(int(g) for g in goals if pool is None or not bool((pool.labels == g).any()))
+            raise UsageError(f"{data.name} has no image of class {missing} to start from; give --start-from")
+    if starts is not None:
+        if tuple(starts.shape[1:]) != shape or len(starts) not in (1, len(data)):
+            raise UsageError(f"start points have shape {tuple(starts.shape)}, expected one or {len(data)} of {shape}")
+        starts = starts.expand(len(data), *shape)
+    return Plan(config, attack, oracle, data, data.labels, goals, starts, pool)
+
+
+def _probe(oracle: Oracle, row: Tensor) -> int | None:
+    """Ask one row; learn the number of classes."""
+    try:
+        answers = oracle.ask(row, "probe")
+    except TargetError as error:
+        if oracle.target.in_process:
+            raise InputError(str(error)) from error
+        raise
+    return oracle.target.num_classes if answers.scores is None else answers.scores.shape[1]
+
+
+def _target_classes(config: Config, data: Dataset, classes: int | None) -> Tensor:
+    labels = data.labels
+    if labels is None:
+        raise UsageError("a targeted attack needs labelled data")
+    if isinstance(config.target_class, int):
+        if config.target_class < 0 or (classes is not None and config.target_class >= classes):
+            raise UsageError(f"target class {config.target_class} does not exist; the target has {classes} classes")
+        return torch.full_like(labels, config.target_class)
+    if classes is None:
+        raise UsageError("the target does not say how many classes it has; give the target class as a number")
+    if config.target_class == "next":
+        return (labels + 1) % classes
+    if config.target_class == "random":
+        draw = uniform(fold(root_keys(config.seed, data.indices), _TARGET_CLASS_STREAM), 1)[:, 0]
+        return (labels + 1 + (draw * (classes - 1)).long()) % classes
+    raise UsageError(f"target class is {config.target_class!r}, expected a number, next or random")
+
+
+def _in_pool(pool: Pool | None, goals: Tensor) -> bool:
+    return pool is not None and all(bool((pool.labels == g).any()) for g in goals)
+
+
+def execute(
+    plan: Plan,
+    folder: RunFolder,
+    *,
+    on_progress: Callable[[Progress], None] | None = None,
+    time_limit: float | None = None,
+    threads: int | Literal["auto"] | None = None,
+) -> dict[str, Any]:
+    """Run the plan into the folder, or go on with what the folder holds; returns the content of ``results.json``.
+
+    Args:
+        on_progress: called after each forward.
+        time_limit: seconds; what has not finished then stops with ``time_limit`` and keeps its best.
+        threads: torch threads to set, ``"auto"`` to measure, ``None`` to leave them alone.
+
+    Raises:
+        TargetError: the target failed; the folder keeps what was answered.
+    """
+    oracle, config, data = plan.oracle, plan.config, plan.data
+    progress = Progress(total=plan.queries_at_most, examples=len(data))
+    report = on_progress or (lambda _: None)
+    began = time.monotonic()
+    session = folder.write_session({"seconds": 0.0})
+    try:
+        report(progress)
+        if threads == "auto":
+            choose_threads(oracle, data.inputs[0])
+        elif threads is not None:
+            torch.set_num_threads(threads)
+        if config.max_batch is None:
+            calibrate(oracle, data.inputs[0])
+        predicted = _clean(plan, folder, progress, report)
+        _skip_wrong(plan, folder, predicted)
+        done = folder.examples()
+        progress.phase, progress.finished = "attack", len(done)
+        progress.queries = sum(e.queries for e in done.values())
+        progress.distances = [e.distance for e in done.values() if e.distance is not None]
+        report(progress)
+        attack_began = time.monotonic()
+
+        def on_forward(jobs: Sequence[Job]) -> None:
+            running = torch.cat([job.accounts.distance for job in jobs])
+            progress.queries = spent + sum(int(job.accounts.answered.sum()) for job in jobs)
+            progress.distances = finished + running.tolist()
+            report(progress)
+
+        spent, finished = progress.queries, list(progress.distances)
+        jobs = _jobs(plan, predicted, set(done))
+        for job in drive(plan.attack, oracle, jobs, journal=folder, time_limit=time_limit, on_forward=on_forward):
+            examples = _finish(plan, folder, job, predicted)
+            folder.write_examples(examples)
+            spent += sum(e.queries for e in examples.values())
+            finished += [e.distance if e.distance is not None else float("inf") for e in examples.values()]
+            progress.finished += len(examples)
+            progress.queries, progress.distances = spent, list(finished)
+            report(progress)
+        attack_seconds = time.monotonic() - attack_began
+    finally:
+        books = {purpose: asdict(ledger) for purpose, ledger in oracle.books.items()}
+        record: dict[str, Any] = {
+            "seconds": time.monotonic() - began,
+            "max_batch": oracle.max_batch,
+            "ledger": books,
+        }
+        record["threads"] = torch.get_num_threads()
+        if "attack_seconds" in locals():
+            record["attack_seconds"] = attack_seconds
+        folder.write_session(record, session)
+    results = figures(folder)
+    folder.write_json("results.json", results)
+    return results
+
+
+def figures(folder: RunFolder) -> dict[str, Any]:
+    """The figures of a run, finished or not, computed from what is on disk."""
+    run = folder.run()
+    config = Config.from_json(run["config"])
+    examples = list(folder.examples().values())
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "complete": len(examples) == run["data"]["examples"],
+        "attack": config.attack,
+        "target": config.target,
+        "data": config.data,
+        "budget": config.budget,
+        "seed": config.seed,
+        "summary": summarise(
+            examples,
+            checkpoints=config.checkpoints or default_checkpoints(config.budget),
+            epsilons=config.epsilons or default_epsilons(run["data"]["shape"]),
+        ),
+        "examples": [e.to_json() for e in examples],
+    }
+
+
+def _clean(plan: Plan, folder: RunFolder, progress: Progress, report: Callable[[Progress], None]) -> Tensor:
+    """The target's answers to the originals, asked once a run, on a ledger of their own."""
+    known = folder.clean_labels()
+    if known is not None:
+        return known
+    progress.phase = "clean"
+    report(progress)
+    parts = [plan.oracle.ask(rows, "clean").labels for rows in torch.split(plan.data.inputs, plan.oracle.max_batch)]
+    labels = torch.cat(parts)
+    folder.write_clean_labels(labels)
+    return labels
+
+
+def _truth(plan: Plan, predicted: Tensor) -> Tensor:
+    """The true labels; for data without labels, what the target says."""
+    return predicted if plan.labels is None else plan.labels
+
+
+def _skip_wrong(plan: Plan, folder: RunFolder, predicted: Tensor) -> None:
+    """Examples that the target gets wrong (or cannot answer) from the start are not attacked."""
+    truth = _truth(plan, predicted)
+    goals = truth if plan.goals is None else plan.goals
+    broken = predicted < 0
+    wrong = ((predicted != truth) | broken).nonzero()[:, 0].tolist()
+    folder.write_examples(
+        {
+            i: Example(
+                index=int(plan.data.indices[i]),
+                id=plan.data.ids[i],
+                label=int(truth[i]),
+                predicted=int(predicted[i]),
+                goal_label=int(goals[i]),
+                stop_reason="target_error" if broken[i] else "already_wrong",
+            )
+            for i in wrong
+        }
+    )
+
+
+def _jobs(plan: Plan, predicted: Tensor, done: set[int]) -> Any:
+    positions = torch.tensor([i for i in range(len(plan.data)) if i not in done], dtype=torch.int64)
+    if len(positions) == 0:
+        return iter(())
+    truth = _truth(plan, predicted)
+    goals = truth if plan.goals is None else plan.goals
+    return make_jobs(
+        plan.data.inputs[positions],
+        Goal(goals[positions], targeted=plan.goals is not None),
+        root_keys(plan.config.seed, plan.data.indices[positions]),
+        plan.config.budget,
+        device=plan.oracle.device,
+        examples=positions,
+        starts=None if plan.starts is None else plan.starts[positions],
+        pool=plan.pool,
+        group=_GROUP,
+        stop_at=plan.config.stop_at,
+    )
+
+
+def _finish(plan: Plan, folder: RunFolder, job: Job, predicted: Tensor) -> dict[int, Example]:
+    """Save a finished group's adversarial examples, read them back, ask again, and measure what was read."""
+    data, accounts, oracle = plan.data, job.accounts, plan.oracle
+    truth = _truth(plan, predicted)
+    found = torch.isfinite(accounts.distance).nonzero()[:, 0].tolist()
+    shape = data.inputs.shape[1:]
+    pictures = shape[0] in (1, 3)
+    position = job.examples.tolist()
+    saved, pngs = {}, {}
+    for row in found:
+        index = int(data.indices[position[row]])
+        folder.write_array("originals", index, accounts.originals[row])
+        folder.write_array("adversarial", index, accounts.best[row])
+        if pictures:
+            folder.write_png(index, accounts.best[row])
+        saved[row] = _verify(plan, folder.read_array("originals", index), folder.read_array("adversarial", index))
+        if pictures:
+            pngs[row] = _verify(plan, folder.read_array("originals", index), folder.read_png(index))
+    labels = oracle.ask(torch.stack([s[0] for s in saved.values()]), "verify").labels if saved else torch.empty(0)
+    png_labels = oracle.ask(torch.stack([s[0] for s in pngs.values()]), "verify").labels if pngs else labels
+    examples = {}
+    traces = accounts.traces()
+    for row, place in enumerate(position):
+        example = Example(
+            index=int(data.indices[place]),
+            id=data.ids[place],
+            label=int(truth[place]),
+            predicted=int(predicted[place]),
+            goal_label=int(accounts.goal.labels[row]),
+            stop_reason=accounts.stopped[row] or "interrupted",
+            queries=int(accounts.spent[row]),
+            trace=tuple(zip(traces[row][0].tolist(), traces[row][1].tolist(), strict=True)),
+        )
+        examples[place] = example
+    for place_in_found, row in enumerate(found):
+        answer = labels[place_in_found]
+        verified = {
+            "success": bool(accounts.goal.met(answer, torch.tensor(row))) and int(answer) >= 0,
+            "adversarial_label": int(answer),
+            "distance": saved[row][1],
+        }
+        if pictures:
+            answer = png_labels[place_in_found]
+            verified["png_success"] = bool(accounts.goal.met(answer, torch.tensor(row))) and int(answer) >= 0
+            verified["png_distance"] = pngs[row][1]
+        example = examples[position[row]]
+        examples[position[row]] = Example(**{**asdict(example), "trace": example.trace, **verified})
+    return examples
+
+
+def _verify(plan: Plan, original: Tensor, saved: Tensor) -> tuple[Tensor, float]:
+    """A file as it was read, and its float64 distance to the original."""
+    row = plan.oracle.admissible(saved).cpu()
+    return row, float((row.double() - original.double()).square().sum().sqrt())

@@ -1,0 +1,73 @@
+"""The kinds of target and how a spec is read. Nothing heavy is imported here."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from bbox.errors import InputError, UsageError
+from bbox.registry import Entry, Registry, did_you_mean
+
+__all__ = ["KINDS", "split_spec"]
+
+KINDS = Registry(
+    "target kind",
+    "bbox.targets",
+    {
+        "zoo": Entry("bbox.targets.zoo:load", "zoo:NAME, a model that comes with bbox"),
+        "torch": Entry("bbox.targets.torch_factory:load", "torch:PACKAGE.MODULE:FACTORY, a torch module"),
+        "pt2": Entry("bbox.targets.exported:load", "pt2:PATH, an archive of torch.export.save"),
+        "torchvision": Entry(
+            "bbox.targets.torchvision_model:load",
+            "torchvision:NAME with weights=PATH, a torchvision classifier",
+        ),
+        "python": Entry("bbox.targets.callables:load", "python:PACKAGE.MODULE:FUNCTION, any callable"),
+        "foolbox": Entry("bbox.targets.foolbox_model:load", "foolbox:PACKAGE.MODULE:FACTORY, a foolbox model"),
+        "pickle": Entry("bbox.targets.pickled:load", "pickle:PATH, a pickled torch module (needs --trust)"),
+    },
+)
+
+_EXTENSIONS = {".pt2": "pt2", ".pt": "pickle", ".pth": "pickle"}
+_HINTS = {
+    ".safetensors": "holds weights only; use torchvision:NAME with weights=PATH, or torch:module:factory",
+    ".onnx": "is ONNX, which no kind reads; export the model with torch.export.save to a .pt2 file",
+    ".py": "is Python source; use torch:module:factory or python:module:function",
+}
+
+
+def split_spec(spec: str) -> tuple[str, str]:
+    """A spec as (kind, reference).
+
+    Raises:
+        UsageError: no kind can be told from the spec, or two can.
+        InputError: a file whose extension no kind reads.
+    """
+    prefix, colon, reference = spec.partition(":")
+    if colon and prefix in KINDS.names():
+        if not reference:
+            raise UsageError(f"target {spec!r} ends after its kind; expected {KINDS.entry(prefix).summary}")
+        if Path(spec).exists():
+            raise UsageError(f"target {spec!r} is ambiguous: a file has that very name; write ./{spec} for it")
+        return prefix, reference
+    path = Path(spec)
+    if path.suffix.lower() in _EXTENSIONS:
+        return _EXTENSIONS[path.suffix.lower()], spec
+    if path.suffix.lower() in _HINTS and (not colon or path.exists()):
+        raise InputError(f"{spec} {_HINTS[path.suffix.lower()]}")
+    kinds = ", ".join(f"{name}:" for name in KINDS.names())
+    if colon and re.fullmatch(r"\w+", prefix):
+        near = did_you_mean(prefix, KINDS.names()) or ";"
+        raise UsageError(f"unknown target kind {prefix!r} in {spec!r}{near} kinds are {kinds} or a .pt2 file")
+    if spec and path.exists():
+        raise InputError(f"{spec}: no target kind reads this; give a .pt2 file, or a kind: {kinds}")
+    raise UsageError(f"target {spec!r} has no kind{_near_zoo(spec)} kinds are {kinds} or a .pt2 file")
+
+
+def _near_zoo(name: str) -> str:
+    from bbox.zoo import TARGETS
+
+    if not name:
+        return ";"
+    if name in TARGETS:
+        return f"; did you mean 'zoo:{name}'?"
+    return did_you_mean(f"zoo:{name}", [f"zoo:{known}" for known in TARGETS]) or ";"
