@@ -10,7 +10,9 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from bbox.domain import Box
@@ -199,14 +201,13 @@ class Accounts:
         self.stop_at = stop_at
         self.limit = torch.full((n,), budget, dtype=torch.int64)
         self.spent = torch.zeros(n, dtype=torch.int64)
-        self.answered = torch.zeros(n, dtype=torch.int64)
         self.best = originals.clone()
         self.best_label = torch.full((n,), _UNKNOWN, dtype=torch.int64)
         self.distance = torch.full((n,), torch.inf, dtype=torch.float64)
         self.failed = torch.zeros(n, dtype=torch.bool)
         self.stopped: list[StopReason | None] = [None] * n
         self.open = torch.ones(n, dtype=torch.bool)
-        self._trace: list[tuple[Tensor, Tensor, Tensor]] = []
+        self._trace: list[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]] = []
 
     def __len__(self) -> int:
         return len(self.originals)
@@ -227,12 +228,14 @@ class Accounts:
             owner: (m,) int64.
             returns: admitted (m,) bool, and each row's query number within its example, from 1: (m,) int64.
         """
-        number = self.spent[owner] + _rank(owner) + 1
-        fits = (number <= self.limit[owner]) & self.active[owner]
+        # numpy, here and in ``record``: on arrays this small its calls cost a quarter of torch's.
+        owners, spent = owner.numpy(), self.spent.numpy()
+        number = spent[owners] + _rank(owners) + 1
+        fits = (number <= self.limit.numpy()[owners]) & self.open.numpy()[owners]
         if room is not None:
-            fits &= fits.cumsum(0) <= room
-        self.spent += torch.bincount(owner[fits], minlength=len(self))
-        return fits, number
+            fits &= fits.cumsum() <= room
+        spent += np.bincount(owners[fits], minlength=len(spent))
+        return torch.from_numpy(fits), torch.from_numpy(number)
 
     def record(self, rows: Tensor, owner: Tensor, number: Tensor, labels: Tensor) -> Tensor:
         """Book answered rows; keep the closest adversarial row of each example and extend the traces.
@@ -242,34 +245,28 @@ class Accounts:
             returns: which rows are adversarial, (k,) bool.
         """
         usable = labels != _UNKNOWN
-        if not bool(usable.all()):
-            self.failed[owner[~usable]] = True
-        self.answered += torch.bincount(owner, minlength=len(self))
         adversarial = self.goal.met(labels, owner) & usable
-        hit = adversarial.nonzero()[:, 0]
+        owners, best = owner.numpy(), self.distance.numpy()
+        self.failed.numpy()[owners[~usable.numpy()]] = True
+        hit = adversarial.numpy().nonzero()[0]
         if len(hit) == 0:
             return adversarial
         # Screen in float32, which is cheap, then measure the few rows that may be the closest in float64.
-        hit_owner = owner[hit]
-        rough = self.domain.rough_distance(self._at(self.originals, hit_owner), self._at(rows, hit)).cpu()
-        near = rough <= self.distance[hit_owner] * (1 + 1e-4)
-        hit, hit_owner = hit[near], hit_owner[near]
+        rough = self.domain.rough_distance(_at(self.originals, owners[hit]), _at(rows, hit)).cpu().numpy()
+        hit = hit[rough <= best[owners[hit]] * (1 + 1e-4)]
         if len(hit) == 0:
             return adversarial
-        distance = self.domain.distance(self._at(self.originals, hit_owner), self._at(rows, hit)).cpu()
-        better = _improves(hit_owner, distance, self.distance)
+        distance = self.domain.distance(_at(self.originals, owners[hit]), _at(rows, hit)).cpu().numpy()
+        better = _improves(owners[hit], distance, best)
         if len(better):
-            last = better[_last_of_each(hit_owner[better])]
-            device = rows.device
-            self.best[hit_owner[last].to(device)] = self._at(rows, hit[last])
-            self.best_label[hit_owner[last]] = labels[hit[last]]
-            self.distance[hit_owner[last]] = distance[last]
-            self._trace.append((hit_owner[better], number[hit[better]], distance[better]))
+            hit, distance = hit[better], distance[better]
+            last = _last_of_each(owners[hit])
+            mine = owners[hit[last]]
+            self.best.index_copy_(0, torch.from_numpy(mine).to(rows.device), _at(rows, hit[last]))
+            self.best_label.numpy()[mine] = labels.numpy()[hit[last]]
+            best[mine] = distance[last]
+            self._trace.append((owners[hit], number.numpy()[hit], distance))
         return adversarial
-
-    @staticmethod
-    def _at(rows: Tensor, index: Tensor) -> Tensor:
-        return torch.index_select(rows, 0, index.to(rows.device))
 
     def settle(self) -> None:
         """Stop the examples that are done: goal reached, target broken. Called when an ask is complete."""
@@ -292,12 +289,10 @@ class Accounts:
             found = bool(torch.isfinite(self.distance[i]))
             self.stop(i, "budget" if spent_all else reason or ("converged" if found else "start_not_found"))
 
-    def traces(self) -> list[tuple[Tensor, Tensor]]:
+    def traces(self) -> list[tuple[NDArray[np.int64], NDArray[np.float64]]]:
         """Each example's improvements in order: (queries (k,) int64, distance (k,) float64)."""
-        if not self._trace:
-            empty = (torch.empty(0, dtype=torch.int64), torch.empty(0, dtype=torch.float64))
-            return [empty] * len(self)
-        owner, number, distance = (torch.cat(parts) for parts in zip(*self._trace, strict=True))
+        empty = (np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float64))
+        owner, number, distance = (np.concatenate(parts) for parts in zip(empty, *self._trace, strict=True))
         return [(number[owner == i], distance[owner == i]) for i in range(len(self))]
 
     def check(self, rows: Tensor) -> None:
@@ -307,37 +302,36 @@ class Accounts:
             raise InternalError(f"the attack asked a row outside its domain: {fault}")
 
 
-def _rank(owner: Tensor) -> Tensor:
-    """Each row's place among the rows of the same owner, from 0: (m,) int64."""
-    order = torch.argsort(owner, stable=True)
-    sorted_owner = owner[order]
-    place = torch.arange(len(owner))
-    first = torch.ones(len(owner), dtype=torch.bool)
-    first[1:] = sorted_owner[1:] != sorted_owner[:-1]
-    start = torch.where(first, place, torch.zeros_like(place)).cummax(0).values
-    rank = torch.empty_like(owner)
-    rank[order] = place - start
+def _at(rows: Tensor, index: NDArray[np.int64]) -> Tensor:
+    return torch.index_select(rows, 0, torch.from_numpy(index).to(rows.device))
+
+
+def _rank(owner: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Each row's place among the rows of the same owner, from 0: (m,)."""
+    order = np.argsort(owner, kind="stable")
+    ordered = owner[order]
+    place = np.arange(len(owner))
+    first = np.r_[True, ordered[1:] != ordered[:-1]]
+    rank = np.empty_like(owner)
+    rank[order] = place - np.maximum.accumulate(np.where(first, place, 0))
     return rank
 
 
-def _improves(owner: Tensor, distance: Tensor, best: Tensor) -> Tensor:
+def _improves(
+    owner: NDArray[np.int64], distance: NDArray[np.float64], best: NDArray[np.float64]
+) -> NDArray[np.int64]:
     """Positions of the rows that are closer than their owner's best and than every earlier row of it, in row order."""
-    candidate = (distance < best[owner]).nonzero()[:, 0]
+    candidate = (distance < best[owner]).nonzero()[0]
     if len(candidate) < 2:
         return candidate
     # A running minimum by owner, exact because it runs over ranks: owners in falling blocks of ranks.
-    order = candidate[torch.argsort(owner[candidate], stable=True)]
-    owners = owner[order]
-    block = torch.cat([torch.zeros(1, dtype=torch.int64), (owners[1:] != owners[:-1]).cumsum(0)])
-    rank = torch.unique(distance[order], return_inverse=True)[1] - block * len(order)
-    running = rank.cummin(0).values
-    new = torch.ones(len(order), dtype=torch.bool)
-    new[1:] = running[1:] < running[:-1]
-    return order[new].sort().values
+    order = candidate[np.argsort(owner[candidate], kind="stable")]
+    block = np.r_[0, (owner[order][1:] != owner[order][:-1]).cumsum()]
+    rank = np.unique(distance[order], return_inverse=True)[1] - block * len(order)
+    running = np.minimum.accumulate(rank)
+    return np.sort(order[np.r_[True, running[1:] < running[:-1]]])
 
 
-def _last_of_each(owner: Tensor) -> Tensor:
-    """Position of the last row of each owner: (owners,) int64."""
-    unique, place = torch.unique(owner, return_inverse=True)
-    last = torch.zeros(len(unique), dtype=torch.int64)
-    return last.scatter_reduce_(0, place, torch.arange(len(owner)), "amax")
+def _last_of_each(owner: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Position of the last row of each owner: (owners,)."""
+    return len(owner) - 1 - np.unique(owner[::-1], return_index=True)[1]

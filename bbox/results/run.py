@@ -188,7 +188,7 @@ def execute(
 
         def on_forward(jobs: Sequence[Job]) -> None:
             running = torch.cat([job.accounts.distance for job in jobs])
-            progress.queries = spent + sum(int(job.accounts.answered.sum()) for job in jobs)
+            progress.queries = spent + sum(int(job.accounts.spent.sum()) for job in jobs)
             progress.distances = finished + running.tolist()
             report(progress)
 
