@@ -18,7 +18,7 @@ from torch import Tensor
 from bbox.domain import Box
 from bbox.errors import InternalError
 from bbox.goal import Goal
-from bbox.oracle import Accounts, Oracle
+from bbox.oracle import Accounts, Oracle, StopReason
 
 __all__ = ["Answer", "Ask", "Job", "Journal", "Pool", "Problem", "drive", "make_jobs"]
 
@@ -164,6 +164,7 @@ class _Lane:
         self.scores_wanted = attack.access == "scores"
         self.generator = attack.run(job.problem)
         self.replay = [journal.answers(int(e)) for e in job.examples] if journal else None
+        self.known = torch.tensor([len(labels) for labels, _ in self.replay]) if self.replay else None
         self.ask: Ask | None = None
         self.pending = torch.empty(0, dtype=torch.int64)
         self.finished = False
@@ -187,15 +188,17 @@ class _Lane:
             raise InternalError("the attack asked no rows; return instead of asking nothing")
         left = oracle.left()
         room = None if left is None else max(0, left - reserved)
-        admitted, self.number = accounts.admit(owner, room)
-        self.starved |= room is not None and int(admitted.sum()) == room
+        admitted, self.number = accounts.admit(owner, room, self.known)
+        self.starved |= room is not None and bool((~admitted & accounts.active[owner]).any())
         self.answered = torch.zeros(len(owner), dtype=torch.bool)
         self.adversarial = torch.zeros(len(owner), dtype=torch.bool)
         self.labels = torch.full((len(owner),), -1, dtype=torch.int64)
         self.scores: Tensor | None = None
         self.pending = admitted.nonzero()[:, 0]
         self.fruitless = 0 if len(self.pending) else self.fruitless + 1
-        if self.fruitless and (room == 0 or not bool(accounts.active.any())):
+        out_of_room = room == 0 and not (self.known is not None and bool((accounts.spent < self.known).any()))
+        if self.fruitless and (out_of_room or not bool(accounts.active.any())):
+            self.starved |= out_of_room
             self.close()
         elif self.fruitless > _FRUITLESS:
             # Every other ask costs at least one row of a budget, so no attack can loop for ever.
@@ -205,9 +208,12 @@ class _Lane:
     def _answer(self) -> Answer:
         return Answer(self.answered, self.adversarial, self.labels, self.scores)
 
-    def close(self) -> None:
+    def close(self, reason: StopReason | None = None) -> None:
         self.generator.close()
-        self.job.accounts.close("budget" if self.starved else None)
+        if len(self.pending):
+            self.job.accounts.hand_back(self.owner[self.pending])
+        self.job.accounts.settle()
+        self.job.accounts.close("budget" if self.starved else reason)
         self.finished = True
 
     def rows(self, index: Tensor, oracle: Oracle) -> Tensor:
@@ -219,10 +225,9 @@ class _Lane:
 
     def take_replayed(self) -> Tensor:
         """Split off the pending rows whose answers the journal holds: their numbers within the ask."""
-        if self.replay is None:
+        if self.known is None:
             return torch.empty(0, dtype=torch.int64)
-        known = torch.tensor([len(labels) for labels, _ in self.replay])
-        old = self.number[self.pending] <= known[self.owner[self.pending]]
+        old = self.number[self.pending] <= self.known[self.owner[self.pending]]
         replayed, self.pending = self.pending[old], self.pending[~old]
         return replayed
 
@@ -289,9 +294,7 @@ def drive(
                     _replay(lane, oracle)
         if deadline is not None and time.monotonic() > deadline:
             for lane in lanes:
-                lane.generator.close()
-                lane.job.accounts.close("time_limit")
-                lane.finished = True
+                lane.close("time_limit")
         yield from (lane.job for lane in lanes if lane.finished)
         lanes = [lane for lane in lanes if not lane.finished]
         if lanes:

@@ -75,6 +75,7 @@ class Oracle:
         max_batch: rows a forward; halved for good when CUDA runs out of memory.
         quantize: ``"8bit"`` answers for the image as it is after rounding to 8 bits.
         limit: rows that all attacks together may ask, ``None`` for no limit.
+        paid: rows of the limit that earlier sessions of the run have asked.
 
     Raises (from ``ask``):
         TargetError: the target raised, or answered with the wrong number or kind of answers.
@@ -87,11 +88,13 @@ class Oracle:
         max_batch: int = 128,
         quantize: Literal["8bit"] | None = None,
         limit: int | None = None,
+        paid: int = 0,
     ) -> None:
         self.target = target
         self.max_batch = max_batch
         self.quantize = quantize
         self.limit = limit
+        self.paid = paid
         self.books: defaultdict[Purpose, Ledger] = defaultdict(Ledger)
 
     @property
@@ -107,7 +110,7 @@ class Oracle:
 
     def left(self) -> int | None:
         """Rows that the run-wide limit still allows, ``None`` without one."""
-        return None if self.limit is None else self.limit - self.books["attack"].queries
+        return None if self.limit is None else self.limit - self.paid - self.books["attack"].queries
 
     def ask(self, rows: Tensor, purpose: Purpose = "attack") -> Answers:
         """Deliver rows in forwards of at most ``max_batch``, and count them under ``purpose``.
@@ -221,11 +224,13 @@ class Accounts:
         """Queries that each example may still ask: (n,) int64."""
         return torch.where(self.open, self.limit - self.spent, 0)
 
-    def admit(self, owner: Tensor, room: int | None = None) -> tuple[Tensor, Tensor]:
-        """Reserve budget for the rows that fit, in order, row by row.
+    def admit(
+        self, owner: Tensor, room: int | None = None, known: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Reserve budget for the rows that fit, in order, row by row; ``room`` is for rows without an answer on record.
 
         Shapes:
-            owner: (m,) int64.
+            owner: (m,) int64; known: (n,) int64, the answers on record for each example.
             returns: admitted (m,) bool, and each row's query number within its example, from 1: (m,) int64.
         """
         # numpy, here and in ``record``: on arrays this small its calls cost a quarter of torch's.
@@ -233,7 +238,8 @@ class Accounts:
         number = spent[owners] + _rank(owners) + 1
         fits = (number <= self.limit.numpy()[owners]) & self.open.numpy()[owners]
         if room is not None:
-            fits &= fits.cumsum() <= room
+            new = np.True_ if known is None else number > known.numpy()[owners]
+            fits &= ~new | ((fits & new).cumsum() <= room)
         spent += np.bincount(owners[fits], minlength=len(spent))
         return torch.from_numpy(fits), torch.from_numpy(number)
 
@@ -267,6 +273,10 @@ class Accounts:
             best[mine] = distance[last]
             self._trace.append((owners[hit], number.numpy()[hit], distance))
         return adversarial
+
+    def hand_back(self, owner: Tensor) -> None:
+        """Free the budget of rows that were admitted and never delivered. Shapes: owner (k,) int64."""
+        self.spent -= torch.bincount(owner, minlength=len(self))
 
     def settle(self) -> None:
         """Stop the examples that are done: goal reached, target broken. Called when an ask is complete."""

@@ -55,6 +55,7 @@ class CGBA(Attack):
 
     initial_queries: int = 30
     subspace_factor: float = 0.0
+    subspace_growth: float = 0.0
     step: float = 0.03
     absolute_step: float = 0.0
     absolute_tolerance: float = 0.0
@@ -92,12 +93,13 @@ class CGBA(Attack):
     def run(self, problem: Problem) -> Run:
         noise = (self.start_noise, self.start_growth)
         points, have = yield from find_starts(problem, self.start, candidates=self.start_candidates, noise=noise)
-        walk = _Walk(problem, self._subspace(problem), points, have.nonzero()[:, 0], self.step)
+        walk = _Walk(problem, self._subspace(problem, 1), points, have.nonzero()[:, 0], self.step)
         yield from self._segment(walk, torch.arange(len(walk)), first=0.5)
         walk.drop_spent()
         t = 0
         while len(walk):
             t += 1
+            walk.use(self._subspace(problem, t))
             moving = yield from self._estimate(walk, t)
             yield from self._search(walk, moving)
             walk.drop_spent()
@@ -181,11 +183,12 @@ class CGBA(Attack):
 
     # --- scales --------------------------------------------------------------------------------------------------
 
-    def _subspace(self, problem: Problem) -> Subspace:
+    def _subspace(self, problem: Problem, t: int) -> Subspace:
         shape = problem.originals.shape[1:]
         if len(shape) != 3:
             return FullSpace(shape)
         factor = self.subspace_factor or (2.0 if min(shape[1:]) < 32 else 4.0)
+        factor = max(1.0, factor * t**-self.subspace_growth)
         return DCTSubspace(shape, min(factor, min(shape[1:])), problem.originals.device)
 
     def _sigma(self, walk: _Walk) -> Tensor:
@@ -257,6 +260,12 @@ class _Walk:
 
     def __len__(self) -> int:
         return len(self.owner)
+
+    def use(self, subspace: Subspace) -> None:
+        """Draw directions in this subspace from now on."""
+        if subspace.dim != self.subspace.dim:
+            self.subspace = subspace
+            self._measure()
 
     def _measure(self) -> None:
         difference = self.point.double() - self.origin.double()

@@ -158,7 +158,7 @@ def _model(ask: Callable[[Tensor], Tensor], problem: Problem, label: int) -> Any
             if rows.raw.requires_grad:
                 raise UsageError("this foolbox attack needs gradients, and a black box has none")
             labels = ask(problem.domain.clip(rows.raw.detach().to(torch.float32, copy=True)))
-            scores = torch.nn.functional.one_hot(labels, max(int(labels.max()), label) + 1)
+            scores = torch.nn.functional.one_hot(labels, max(1, int(labels.max()), label) + 1)
             return restore(eagerpy.astensor(scores.to(rows.raw)))
 
     return _OracleModel()

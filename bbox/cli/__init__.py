@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+import warnings
 from typing import Any
 
 import click
@@ -66,6 +67,7 @@ def main() -> None:
     """Entry point: every mistake is one line on stderr and an exit code (see ``bbox.errors``)."""
     # Read when torch loads OpenMP: threads that wait should sleep, not spin on cores that others need.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    warnings.showwarning = lambda message, *_: _say(f"note: {message}")
     try:
         code = cli.main(standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)

@@ -192,6 +192,7 @@ def execute(
             progress.distances = finished + running.tolist()
             report(progress)
 
+        oracle.paid = folder.answer_count()
         spent, finished = progress.queries, list(progress.distances)
         jobs = _jobs(plan, predicted, set(done))
         for job in drive(plan.attack, oracle, jobs, journal=folder, time_limit=time_limit, on_forward=on_forward):
