@@ -7,7 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-__all__ = ["Box"]
+__all__ = ["Box", "l2", "row_sum"]
+
+_WHOLE = 1 << 14  # torch may split a lone sum of twice this length over its threads
 
 
 @dataclass(frozen=True)
@@ -43,4 +45,11 @@ class Box:
 def l2(rows: Tensor) -> Tensor:
     """The l2 norm of each row: (m, *shape) -> (m,). The same for a row alone and in any batch: summed in two steps, so
     that torch never splits one row's sum over threads."""
-    return rows.flatten(1, -2).square().sum(-1).sum(-1).sqrt() if rows.ndim > 2 else rows.square().sum(-1).sqrt()
+    return rows.flatten(1, -2).square().sum(-1).sum(-1).sqrt() if rows.ndim > 2 else row_sum(rows.square()).sqrt()
+
+
+def row_sum(rows: Tensor) -> Tensor:
+    """Sum each row, (m, dim) -> (m,): like ``l2``, the same for a row alone and in any batch."""
+    if rows.shape[1] <= _WHOLE:
+        return rows.sum(1)
+    return torch.stack([part.sum(1) for part in torch.split(rows, _WHOLE, dim=1)], 1).sum(1)

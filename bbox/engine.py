@@ -8,7 +8,9 @@ group goes on as soon as its own rows are answered. Budget, best-so-far and trac
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
@@ -16,9 +18,9 @@ import torch
 from torch import Tensor
 
 from bbox.domain import Box
-from bbox.errors import InternalError
+from bbox.errors import InternalError, TargetError
 from bbox.goal import Goal
-from bbox.oracle import Accounts, Oracle, StopReason
+from bbox.oracle import Accounts, Answers, Oracle, StopReason
 
 __all__ = ["Answer", "Ask", "Job", "Journal", "Pool", "Problem", "drive", "make_jobs"]
 
@@ -156,6 +158,17 @@ def make_jobs(
         yield Job(problem, accounts, examples[rows])
 
 
+class _Room:
+    """What the run-wide limit still allows, counted when rows are admitted; ``None`` without a limit."""
+
+    def __init__(self, left: int | None) -> None:
+        self.left = left
+
+    def take(self, rows: int) -> None:
+        if self.left is not None:
+            self.left -= rows
+
+
 class _Lane:
     """One group's generator, the ask it waits for, and what has come back so far."""
 
@@ -167,11 +180,17 @@ class _Lane:
         self.known = torch.tensor([len(labels) for labels, _ in self.replay]) if self.replay else None
         self.ask: Ask | None = None
         self.pending = torch.empty(0, dtype=torch.int64)
+        self.in_flight = 0  # rows that a forward under way will answer
         self.finished = False
         self.fruitless = 0  # asks in a row of which nothing could be admitted
         self.starved = False  # the run-wide limit left rows unanswered
 
-    def advance(self, oracle: Oracle, reserved: int) -> None:
+    @property
+    def idle(self) -> bool:
+        """Whether the ask is answered, as far as it will be."""
+        return not self.finished and len(self.pending) == 0 and self.in_flight == 0
+
+    def advance(self, room: _Room) -> None:
         """Hand the answers over and take the next ask; stop when it cannot be answered at all."""
         accounts = self.job.accounts
         try:
@@ -180,26 +199,24 @@ class _Lane:
             else:
                 self.ask = self.generator.send(self._answer())
         except StopIteration:
-            self.close()
+            self.close(room)
             return
         owner = self.ask.owner
         if len(owner) == 0:
             self.generator.close()
             raise InternalError("the attack asked no rows; return instead of asking nothing")
-        left = oracle.left()
-        room = None if left is None else max(0, left - reserved)
-        admitted, self.number = accounts.admit(owner, room, self.known)
-        self.starved |= room is not None and bool((~admitted & accounts.active[owner]).any())
+        admitted, self.number = accounts.admit(owner, room.left, self.known)
+        full = room.left is not None and bool((~admitted & accounts.active[owner]).any())
+        self.starved |= full
         self.answered = torch.zeros(len(owner), dtype=torch.bool)
         self.adversarial = torch.zeros(len(owner), dtype=torch.bool)
         self.labels = torch.full((len(owner),), -1, dtype=torch.int64)
         self.scores: Tensor | None = None
         self.pending = admitted.nonzero()[:, 0]
+        room.take(len(self.pending) - self._on_record())
         self.fruitless = 0 if len(self.pending) else self.fruitless + 1
-        out_of_room = room == 0 and not (self.known is not None and bool((accounts.spent < self.known).any()))
-        if self.fruitless and (out_of_room or not bool(accounts.active.any())):
-            self.starved |= out_of_room
-            self.close()
+        if self.fruitless and (full or not bool(accounts.active.any())):
+            self.close(room)
         elif self.fruitless > _FRUITLESS:
             # Every other ask costs at least one row of a budget, so no attack can loop for ever.
             self.generator.close()
@@ -208,10 +225,12 @@ class _Lane:
     def _answer(self) -> Answer:
         return Answer(self.answered, self.adversarial, self.labels, self.scores)
 
-    def close(self, reason: StopReason | None = None) -> None:
+    def close(self, room: _Room, reason: StopReason | None = None) -> None:
+        """End the generator and give every example its stop reason; rows that were not asked are not spent."""
         self.generator.close()
         if len(self.pending):
             self.job.accounts.hand_back(self.owner[self.pending])
+            room.take(-len(self.pending))
         self.job.accounts.settle()
         self.job.accounts.close("budget" if self.starved else reason)
         self.finished = True
@@ -223,13 +242,26 @@ class _Lane:
         self.job.accounts.check(rows)
         return rows
 
+    def _old(self) -> Tensor:
+        """Which pending rows the journal has answers to: (pending,) bool."""
+        if self.known is None:
+            return torch.zeros(len(self.pending), dtype=torch.bool)
+        return self.number[self.pending] <= self.known[self.owner[self.pending]]
+
+    def _on_record(self) -> int:
+        return 0 if self.known is None else int(self._old().sum())
+
     def take_replayed(self) -> Tensor:
         """Split off the pending rows whose answers the journal holds: their numbers within the ask."""
-        if self.known is None:
-            return torch.empty(0, dtype=torch.int64)
-        old = self.number[self.pending] <= self.known[self.owner[self.pending]]
+        old = self._old()
         replayed, self.pending = self.pending[old], self.pending[~old]
         return replayed
+
+    def take(self, most: int) -> Tensor:
+        """Split off at most so many pending rows, for a forward: their numbers within the ask."""
+        index, self.pending = self.pending[:most], self.pending[most:]
+        self.in_flight += len(index)
+        return index
 
     @property
     def _current(self) -> Ask:
@@ -274,33 +306,45 @@ def drive(
     """
     waiting = iter(jobs)
     lanes: list[_Lane] = []
+    flights: deque[_Flight] = deque()
+    room = _Room(oracle.left())
     deadline = None if time_limit is None else time.monotonic() + time_limit
-    exhausted = False
-    while True:
-        while not exhausted and (not lanes or sum(len(lane.job.problem) for lane in lanes) < side_by_side):
-            job = next(waiting, None)
-            if job is None:
-                exhausted = True
-                break
-            lanes.append(_Lane(job, attack, journal))
-        if not lanes:
-            return
-        for lane in lanes:
-            while not lane.finished and len(lane.pending) == 0:
-                if lane.ask is not None:
-                    lane.job.accounts.settle()
-                lane.advance(oracle, sum(len(other.pending) for other in lanes if other is not lane))
-                if not lane.finished:
-                    _replay(lane, oracle)
-        if deadline is not None and time.monotonic() > deadline:
-            for lane in lanes:
-                lane.close("time_limit")
-        yield from (lane.job for lane in lanes if lane.finished)
-        lanes = [lane for lane in lanes if not lane.finished]
-        if lanes:
-            _forward(lanes, oracle, journal)
-            if on_forward is not None:
-                on_forward([lane.job for lane in lanes])
+    with ThreadPoolExecutor(1, "bbox-forward") as worker:
+        try:
+            while True:
+                while sum(len(lane.job.problem) for lane in lanes) < side_by_side and (job := next(waiting, None)):
+                    lanes.append(_Lane(job, attack, journal))
+                if not lanes:
+                    return
+                for lane in lanes:
+                    while lane.idle:
+                        lane.job.accounts.settle()
+                        lane.advance(room)
+                        if not lane.finished:
+                            _replay(lane, oracle)
+                if deadline is not None and time.monotonic() > deadline:
+                    while flights:
+                        flights.popleft().land()
+                    for lane in lanes:
+                        lane.close(room, "time_limit")
+                yield from (lane.job for lane in lanes if lane.finished)
+                lanes = [lane for lane in lanes if not lane.finished]
+                if not lanes:
+                    continue
+                # While one forward is under way, the answers of the one before are booked and new rows are made. The
+                # second one takes off early only if it is full, so that this costs no extra calls.
+                if not flights:
+                    flights.append(_Flight(lanes, oracle, journal, worker))
+                if len(flights) < 2 and sum(len(lane.pending) for lane in lanes) >= oracle.max_batch:
+                    flights.append(_Flight(lanes, oracle, journal, worker))
+                flights.popleft().land()
+                if on_forward is not None:
+                    on_forward([lane.job for lane in lanes])
+        except BaseException as error:
+            worker.shutdown(wait=False, cancel_futures=True)
+            if isinstance(error, TargetError):
+                error.unfinished = [lane.job for lane in lanes]
+            raise
 
 
 def _replay(lane: _Lane, oracle: Oracle) -> None:
@@ -319,28 +363,38 @@ def _replay(lane: _Lane, oracle: Oracle) -> None:
         lane.book(index, lane.rows(index, oracle), labels, scores)
 
 
-def _forward(lanes: Sequence[_Lane], oracle: Oracle, journal: Journal | None) -> None:
-    """Fill one forward with pending rows, the lanes that wait for the fewest first, and book the answers."""
-    room = oracle.max_batch
-    taken: list[tuple[_Lane, Tensor, Tensor]] = []
-    for lane in sorted(lanes, key=lambda lane: len(lane.pending)):
-        index = lane.pending[:room]
-        if len(index):
-            taken.append((lane, index, lane.rows(index, oracle)))
-            room -= len(index)
-    rows = taken[0][2] if len(taken) == 1 else torch.cat([part for _, _, part in taken])
-    answers = oracle.ask(rows)
-    if journal is not None:
-        journal.append(
-            torch.cat([lane.job.examples[lane.owner[index]] for lane, index, _ in taken]),
-            torch.cat([lane.number[index] for lane, index, _ in taken]),
-            answers.labels,
-            answers.scores if taken[0][0].scores_wanted else None,
-        )
-    start = 0
-    for lane, index, part in taken:
-        stop = start + len(index)
-        scores = None if answers.scores is None else answers.scores[start:stop]
-        lane.book(index, part, answers.labels[start:stop], scores)
-        lane.pending = lane.pending[len(index) :]
-        start = stop
+class _Flight:
+    """One forward under way, filled with pending rows, those of the lanes that wait for the fewest first."""
+
+    def __init__(self, lanes: Sequence[_Lane], oracle: Oracle, journal: Journal | None, worker: Executor) -> None:
+        self.parts: list[tuple[_Lane, Tensor, Tensor]] = []
+        room = oracle.max_batch
+        for lane in sorted(lanes, key=lambda lane: len(lane.pending)):
+            if room > 0 and len(lane.pending):
+                index = lane.take(room)
+                self.parts.append((lane, index, lane.rows(index, oracle)))
+                room -= len(index)
+        rows = [part for _, _, part in self.parts]
+        joined = rows[0] if len(rows) == 1 else torch.cat(rows)
+        examples = torch.cat([lane.job.examples[lane.owner[index]] for lane, index, _ in self.parts])
+        numbers = torch.cat([lane.number[index] for lane, index, _ in self.parts])
+        scores_wanted = any(lane.scores_wanted for lane, _, _ in self.parts)
+
+        def ask() -> Answers:
+            answers = oracle.ask(joined)
+            if journal is not None:  # before anything else is asked: a kill loses one forward at most
+                journal.append(examples, numbers, answers.labels, answers.scores if scores_wanted else None)
+            return answers
+
+        self.answers = worker.submit(ask)
+
+    def land(self) -> None:
+        """Wait for the answers and book them."""
+        answers = self.answers.result()
+        start = 0
+        for lane, index, rows in self.parts:
+            stop = start + len(index)
+            scores = None if answers.scores is None else answers.scores[start:stop]
+            lane.book(index, rows, answers.labels[start:stop], scores)
+            lane.in_flight -= len(index)
+            start = stop

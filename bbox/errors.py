@@ -6,6 +6,9 @@ Exit codes: 0 done, 1 a gate failed, 2 usage, 3 target unavailable (state kept),
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 
 class BboxError(Exception):
     """Base of every error that bbox raises on purpose. Its text is one line: what is wrong, the value, what to do."""
@@ -26,9 +29,16 @@ class InputError(BboxError):
 
 
 class TargetError(BboxError):
-    """The target failed or is out of reach. The state of the run is kept; ``--resume`` goes on."""
+    """The target failed or is out of reach. The state of the run is kept; ``--resume`` goes on.
+
+    Attributes:
+        unfinished: from the engine, the jobs that were running, with their accounts (``bbox.engine.Job``).
+        result: from ``bbox.attack``, what was found until then (``bbox.AttackResult``).
+    """
 
     exit_code = 3
+    unfinished: Sequence[Any] = ()
+    result: Any = None
 
 
 class BudgetError(BboxError):

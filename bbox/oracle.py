@@ -319,12 +319,17 @@ def _at(rows: Tensor, index: NDArray[np.int64]) -> Tensor:
 def _rank(owner: NDArray[np.int64]) -> NDArray[np.int64]:
     """Each row's place among the rows of the same owner, from 0: (m,)."""
     order = np.argsort(owner, kind="stable")
-    ordered = owner[order]
     place = np.arange(len(owner))
-    first = np.r_[True, ordered[1:] != ordered[:-1]]
     rank = np.empty_like(owner)
-    rank[order] = place - np.maximum.accumulate(np.where(first, place, 0))
+    rank[order] = place - np.maximum.accumulate(np.where(_starts(owner[order]), place, 0))
     return rank
+
+
+def _starts(ordered: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Where a new value begins in an ordered array: (m,)."""
+    starts = np.ones(len(ordered), dtype=np.bool_)
+    np.not_equal(ordered[1:], ordered[:-1], out=starts[1:])
+    return starts
 
 
 def _improves(
@@ -336,10 +341,13 @@ def _improves(
         return candidate
     # A running minimum by owner, exact because it runs over ranks: owners in falling blocks of ranks.
     order = candidate[np.argsort(owner[candidate], kind="stable")]
-    block = np.r_[0, (owner[order][1:] != owner[order][:-1]).cumsum()]
-    rank = np.unique(distance[order], return_inverse=True)[1] - block * len(order)
-    running = np.minimum.accumulate(rank)
-    return np.sort(order[np.r_[True, running[1:] < running[:-1]]])
+    block = _starts(owner[order]).cumsum()
+    rank = np.empty_like(order)
+    rank[np.argsort(distance[order], kind="stable")] = np.arange(len(order))
+    rank -= block * len(order)
+    new = np.ones(len(order), dtype=np.bool_)
+    np.less(rank[1:], np.minimum.accumulate(rank)[:-1], out=new[1:])
+    return np.sort(order[new])
 
 
 def _last_of_each(owner: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from bbox.attacks.base import Answer, Ask, Attack, Problem, Run
 from bbox.attacks.starts import Start, blend, find_starts
-from bbox.domain import l2
+from bbox.domain import l2, row_sum
 from bbox.errors import UsageError
 from bbox.zo import DCTSubspace, DecisionMonteCarlo, Directions, FullSpace, Subspace, fold
 
@@ -127,7 +127,7 @@ class CGBA(Attack):
         z = directions.at(index)
         if self.tangent:
             radial = walk.radial[point]
-            z -= (z * radial).sum(1, keepdim=True) * radial
+            z -= row_sum(z * radial)[:, None] * radial
         z *= sigma.to(walk.device, torch.float32)[point, None]
         return walk.problem.domain.clip(walk.subspace.lift(z) + walk.point[point])
 
@@ -273,7 +273,7 @@ class _Walk:
         self.distance = length.cpu()
         v = difference / length.view(-1, *[1] * (difference.ndim - 1))
         self.v = v.float()
-        radial = self.subspace.project(v)
+        radial = self.subspace.project(v, exact=True)
         self.radial = (radial / l2(radial)[:, None].clamp(min=1e-12)).float()
 
     def move(self, part: Tensor, rows: Tensor) -> None:
@@ -293,12 +293,12 @@ class _Walk:
 
     def set_normal(self, coefficients: Tensor) -> Tensor:
         """Lift the estimated normals, keep their part orthogonal to v as ``u``; returns its length before scaling."""
-        radial = self.subspace.project(self.v.double())
-        squared = radial.square().sum(1, keepdim=True).clamp(min=1e-24)
-        coefficients = coefficients - (coefficients * radial).sum(1, keepdim=True) / squared * radial
+        radial = self.subspace.project(self.v, exact=True)
+        squared = row_sum(radial.square()).clamp(min=1e-24)
+        coefficients = coefficients - (row_sum(coefficients * radial) / squared)[:, None] * radial
         length = l2(coefficients)
         unit = coefficients / length[:, None].clamp(min=1e-24)
-        self.u = self.subspace.lift(unit).float()
+        self.u = self.subspace.lift(unit, exact=True).float()
         return length.cpu()
 
     def steer(self, signs: Tensor) -> Tensor:

@@ -17,10 +17,11 @@ from bbox import targets
 from bbox.attacks import make_attack
 from bbox.attacks.base import Attack
 from bbox.data.base import Dataset
-from bbox.errors import UsageError
+from bbox.engine import Job
+from bbox.errors import TargetError, UsageError
 from bbox.oracle import Ledger
 from bbox.results.records import Config, Example
-from bbox.results.run import Progress, execute, prepare
+from bbox.results.run import Plan, Progress, execute, figures, prepare
 from bbox.results.session import describe_run
 from bbox.results.store import RunFolder
 
@@ -95,7 +96,8 @@ def attack(
 
     Raises:
         UsageError, InputError: arguments or data that do not fit, each in one line.
-        TargetError: the target failed.
+        TargetError: the target failed; its ``result`` holds what was found until then. Of examples that were still
+            running it holds the closest row so far, without ``success``: that was not verified.
 
     Example:
         >>> import bbox
@@ -132,24 +134,40 @@ def attack(
         path = Path(out) if out is not None else Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bbox-")))
         folder = RunFolder.create(path, describe_run(plan, f"bbox.attack(..., attack={name!r}, budget={budget})"))
         stack.callback(folder.close)
-        results = execute(plan, folder, on_progress=on_progress)
-        examples = tuple(folder.examples().values())
-        adversarial = plan.data.inputs.clone()
-        for row, example in enumerate(examples):
-            if example.success:
-                adversarial[row] = folder.read_array("adversarial", example.index)
-    inf = float("inf")
+        saved = None if out is None else path
+        try:
+            execute(plan, folder, on_progress=on_progress)
+        except TargetError as error:
+            error.result = _result(plan, folder, saved, error.unfinished)
+            raise
+        return _result(plan, folder, saved)
+
+
+def _result(plan: Plan, folder: RunFolder, saved: Path | None, unfinished: Sequence[Job] = ()) -> AttackResult:
+    """What the folder holds, and what was found for the examples that were running when the target failed."""
+    finished = folder.examples()
+    n = len(plan.data)
+    adversarial = plan.data.inputs.clone()
+    success = torch.zeros(n, dtype=torch.bool)
+    distance = torch.full((n,), torch.inf, dtype=torch.float64)
+    queries = torch.zeros(n, dtype=torch.int64)
+    for row, example in finished.items():
+        queries[row] = example.queries
+        if example.success and example.distance is not None:
+            adversarial[row] = folder.read_array("adversarial", example.index)
+            success[row], distance[row] = True, example.distance
+    for job in unfinished:
+        adversarial[job.examples] = job.accounts.best.cpu()
+        distance[job.examples], queries[job.examples] = job.accounts.distance, job.accounts.spent
     return AttackResult(
         adversarial=adversarial,
-        success=torch.tensor([e.success for e in examples]),
-        distance=torch.tensor(
-            [e.distance if e.success and e.distance is not None else inf for e in examples], dtype=torch.float64
-        ),
-        queries=torch.tensor([e.queries for e in examples]),
-        examples=examples,
-        summary=results["summary"],
+        success=success,
+        distance=distance,
+        queries=queries,
+        examples=tuple(finished.values()),
+        summary=figures(folder)["summary"],
         ledgers={str(purpose): ledger for purpose, ledger in plan.oracle.books.items()},
-        folder=None if out is None else path,
+        folder=saved,
     )
 
 

@@ -49,7 +49,8 @@ class RunFolder:
         self.path = path
         self._known: dict[int, list[tuple[int, int, Tensor | None]]] | None = None
         with self._writing():
-            self._db = sqlite3.connect(path / "journal.sqlite", isolation_level=None)
+            # Answers are recorded by the thread that asks; sqlite3 serialises the two (sqlite3.threadsafety is 3).
+            self._db = sqlite3.connect(path / "journal.sqlite", isolation_level=None, check_same_thread=False)
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=NORMAL")
             self._db.executescript(_TABLES)

@@ -87,11 +87,14 @@ class Directions:
         return total
 
     def _frames(self, points: Tensor) -> Tensor:
-        """Orthonormal frames by QR of Gaussian matrices: (points, q, dim), Haar-distributed."""
+        """Orthonormal frames by QR of Gaussian matrices: (points, q, dim), Haar-distributed.
+
+        In float64, since LAPACK's last bits depend on where a matrix lies in memory; float32 does not show them.
+        """
         number = torch.arange(self.q, device=self.keys.device)
         key = fold(self.keys[points][:, None], number).reshape(-1)
-        drawn = gaussian(key, self.dim).view(len(points), self.q, self.dim)
+        drawn = gaussian(key, self.dim).double().view(len(points), self.q, self.dim)
         frame, triangle = torch.linalg.qr(drawn.transpose(1, 2))
         signs = triangle.diagonal(dim1=1, dim2=2).sign()
-        frames: Tensor = (frame * signs[:, None]).transpose(1, 2)
+        frames: Tensor = (frame * signs[:, None]).transpose(1, 2).float()
         return frames

@@ -13,21 +13,29 @@ from torch import Tensor
 __all__ = ["DCTSubspace", "FullSpace", "Subspace"]
 
 
+# Float64 sums of products of numbers on this grid are exact while they stay below 8, in any order: the same bits in any
+# batch and on any device. BLAS promises that of no other product; its kernels, and so its rounding, depend on the batch.
+_GRID = float(1 << 25)
+
+
 class Subspace(ABC):
     """An orthonormal basis of ``dim`` vectors in the space of rows of ``shape``.
 
     Directions are drawn, weighed and summed as coefficients; only what is asked of a target is lifted to rows.
+
+    ``exact`` is for vectors of length at most 1: they and the basis are rounded to multiples of 2**-25, and the float64
+    result is the same bits for a vector alone and in any batch.
     """
 
     shape: tuple[int, ...]
     dim: int
 
     @abstractmethod
-    def lift(self, coefficients: Tensor) -> Tensor:
+    def lift(self, coefficients: Tensor, *, exact: bool = False) -> Tensor:
         """Shapes: coefficients (m, dim); returns (m, *shape)."""
 
     @abstractmethod
-    def project(self, rows: Tensor) -> Tensor:
+    def project(self, rows: Tensor, *, exact: bool = False) -> Tensor:
         """The coefficients of the orthogonal projection. Shapes: rows (m, *shape); returns (m, dim)."""
 
 
@@ -38,11 +46,11 @@ class FullSpace(Subspace):
         self.shape = tuple(shape)
         self.dim = prod(self.shape)
 
-    def lift(self, coefficients: Tensor) -> Tensor:
-        return coefficients.reshape(len(coefficients), *self.shape)
+    def lift(self, coefficients: Tensor, *, exact: bool = False) -> Tensor:
+        return _on_grid(coefficients, exact).reshape(len(coefficients), *self.shape)
 
-    def project(self, rows: Tensor) -> Tensor:
-        return rows.reshape(len(rows), self.dim)
+    def project(self, rows: Tensor, *, exact: bool = False) -> Tensor:
+        return _on_grid(rows, exact).reshape(len(rows), self.dim)
 
 
 class DCTSubspace(Subspace):
@@ -70,19 +78,25 @@ class DCTSubspace(Subspace):
         self._rows = _dct_basis(height, self.block[1]).to(device)
         self._columns = _dct_basis(width, self.block[2]).to(device)
 
-    def lift(self, coefficients: Tensor) -> Tensor:
-        rows, columns = self._basis(coefficients)
+    def lift(self, coefficients: Tensor, *, exact: bool = False) -> Tensor:
+        coefficients = _on_grid(coefficients, exact)
+        rows, columns = self._basis(coefficients, exact)
         # Two flat products, (m c h, w) x (w, W) and (m c W, h) x (h, H): a batched product of small matrices is slower.
-        half = coefficients.reshape(-1, *self.block) @ columns
+        half = _on_grid(coefficients.reshape(-1, *self.block) @ columns, exact)
         return (half.transpose(-1, -2) @ rows).transpose(-1, -2)
 
-    def project(self, rows: Tensor) -> Tensor:
-        row_basis, columns = self._basis(rows)
-        half = rows @ columns.T
+    def project(self, rows: Tensor, *, exact: bool = False) -> Tensor:
+        rows = _on_grid(rows, exact)
+        row_basis, columns = self._basis(rows, exact)
+        half = _on_grid(rows @ columns.T, exact)
         return (half.transpose(-1, -2) @ row_basis.T).transpose(-1, -2).reshape(len(rows), self.dim)
 
-    def _basis(self, like: Tensor) -> tuple[Tensor, Tensor]:
-        return self._rows.to(like.dtype), self._columns.to(like.dtype)
+    def _basis(self, like: Tensor, exact: bool) -> tuple[Tensor, Tensor]:
+        return _on_grid(self._rows, exact).to(like.dtype), _on_grid(self._columns, exact).to(like.dtype)
+
+
+def _on_grid(values: Tensor, exact: bool) -> Tensor:
+    return torch.round(values.double() * _GRID) / _GRID if exact else values
 
 
 def _dct_basis(size: int, count: int) -> Tensor:
