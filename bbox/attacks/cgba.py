@@ -27,6 +27,8 @@ from bbox.zo import DCTSubspace, DecisionMonteCarlo, Directions, FullSpace, Subs
 
 __all__ = ["CGBA", "CGBAH"]
 
+_FIRST_SIDE = 8  # coefficients a side of the first subspace: as good at 28, 32 and 112 pixels (docs/cgba.md)
+
 _Steps = Generator[Ask, Answer, None]
 
 
@@ -40,7 +42,8 @@ class CGBA(Attack):
 
     Args:
         initial_queries: N0; iteration t estimates the normal from int(N0 sqrt(t)) signs.
-        subspace_factor: directions lie in the lowest 1/factor DCT frequencies each way; 0 chooses by image size.
+        subspace_factor: directions lie in the lowest 1/factor DCT frequencies each way; 0 starts with 8 a side.
+        subspace_growth: iteration t draws from t**growth as many frequencies each way: coarse first, then finer.
         step: length of a noise step over d at the start, sigma sqrt(dim) / d.
         absolute_step, absolute_tolerance: the published absolute sigma and bisection gap in pixel units; 0 = relative.
         tangent: draw directions orthogonal to v.
@@ -48,14 +51,15 @@ class CGBA(Attack):
         steer: halve or double the step where the signs are out of balance.
         start: where the first adversarial row comes from (``bbox.attacks.starts``).
         start_candidates: images of the pool that are tried.
-        start_noise, start_growth: first noise size, and its growth from try to try (1 = linear, as published).
+        start_noise: standard deviation of the first try's noise; that of try k is k times as much.
+        start_subspace: draw it in the first subspace, else in the full space as published.
 
     Queries: iteration t costs int(N0 sqrt(t)) for the normal and about 10 for the search.
     """
 
     initial_queries: int = 30
     subspace_factor: float = 0.0
-    subspace_growth: float = 0.0
+    subspace_growth: float = 0.4
     step: float = 0.03
     absolute_step: float = 0.0
     absolute_tolerance: float = 0.0
@@ -64,36 +68,50 @@ class CGBA(Attack):
     steer: bool = True
     start: Start = "auto"
     start_candidates: int = 3
-    start_noise: float = 0.02
-    start_growth: float = 1.3
+    start_noise: float = 0.05
+    start_subspace: bool = True
 
     summary: ClassVar[str] = "decision-based, semicircular boundary search (ICCV 2023)"
     # sigma 2e-4, tol 1e-4 and start noise 0.02 are in ImageNet-normalised units; times the mean std of .226 for pixels.
     presets: ClassVar[dict[str, dict[str, object]]] = {
         "paper": {
             "subspace_factor": 4.0,
+            "subspace_growth": 0.0,
             "absolute_step": 2e-4 * 0.226,
             "absolute_tolerance": 1e-4 * 0.226,
             "tangent": False,
             "center": False,
             "steer": False,
             "start_noise": 0.02 * 0.226,
-            "start_growth": 1.0,
+            "start_subspace": False,
         }
     }
 
     def __post_init__(self) -> None:
-        if self.initial_queries < 1:
-            raise UsageError(f"initial_queries is {self.initial_queries}, expected at least 1")
-        if self.step <= 0:
-            raise UsageError(f"step is {self.step:g}, expected more than 0")
+        for option, least in (("initial_queries", 1), ("start_candidates", 1)):
+            if getattr(self, option) < least:
+                raise UsageError(f"{option} is {getattr(self, option):g}, expected at least {least}")
+        for option in ("step", "start_noise"):
+            if getattr(self, option) <= 0:
+                raise UsageError(f"{option} is {getattr(self, option):g}, expected more than 0")
+        for option in ("absolute_step", "absolute_tolerance"):
+            if getattr(self, option) < 0:
+                raise UsageError(f"{option} is {getattr(self, option):g}, expected 0 (relative) or more")
         if self.subspace_factor != 0 and self.subspace_factor < 1:
             raise UsageError(f"subspace_factor is {self.subspace_factor:g}, expected 0 or at least 1")
+        if not 0 <= self.subspace_growth <= 2:
+            raise UsageError(f"subspace_growth is {self.subspace_growth:g}, expected 0 to 2")
 
     def run(self, problem: Problem) -> Run:
-        noise = (self.start_noise, self.start_growth)
-        points, have = yield from find_starts(problem, self.start, candidates=self.start_candidates, noise=noise)
-        walk = _Walk(problem, self._subspace(problem, 1), points, have.nonzero()[:, 0], self.step)
+        subspace = self._subspace(problem, 1)
+        points, have = yield from find_starts(
+            problem,
+            self.start,
+            candidates=self.start_candidates,
+            noise=self.start_noise,
+            subspace=subspace if self.start_subspace else None,
+        )
+        walk = _Walk(problem, subspace, points, have.nonzero()[:, 0], self.step)
         yield from self._segment(walk, torch.arange(len(walk)), first=0.5)
         walk.drop_spent()
         t = 0
@@ -187,9 +205,8 @@ class CGBA(Attack):
         shape = problem.originals.shape[1:]
         if len(shape) != 3:
             return FullSpace(shape)
-        factor = self.subspace_factor or (2.0 if min(shape[1:]) < 32 else 4.0)
-        factor = max(1.0, factor * t**-self.subspace_growth)
-        return DCTSubspace(shape, min(factor, min(shape[1:])), problem.originals.device)
+        factor = (self.subspace_factor or min(shape[1:]) / _FIRST_SIDE) * t**-self.subspace_growth
+        return DCTSubspace(shape, min(max(1.0, factor), min(shape[1:])), problem.originals.device)
 
     def _sigma(self, walk: _Walk) -> Tensor:
         """Standard deviation of a coefficient of noise: (n,) float64."""

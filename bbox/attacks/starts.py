@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from dataclasses import dataclass
+from math import prod
 from typing import Literal
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from bbox.attacks.base import Answer, Ask, Problem
 from bbox.domain import l2
-from bbox.zo import fold, gaussian
+from bbox.zo import FullSpace, Subspace, fold, gaussian
 
 __all__ = ["Start", "find_starts"]
 
@@ -19,6 +20,7 @@ Start = Literal["auto", "noise", "image", "pool"]
 
 # Streams of an example's key, so that start points and directions never share a number.
 _NOISE_STREAM = -1
+_LOUDEST = 1.5  # noise beyond this turns an image into noise alone
 _COARSE = 0.01  # candidates of a pool are compared after bisection to this part of their distance
 
 
@@ -35,19 +37,19 @@ class _Found:
 
 
 def find_starts(
-    problem: Problem, kind: Start = "auto", *, candidates: int = 3, noise: tuple[float, float] = (0.02, 1.3)
+    problem: Problem, kind: Start = "auto", *, candidates: int = 3, noise: float = 0.05, subspace: Subspace | None = None
 ) -> Generator[Ask, Answer, tuple[Tensor, Tensor]]:
     """Find a start point for each example; use with ``yield from``.
 
     Kinds:
         image: the user's start points (``problem.starts``), one query each.
-        noise: x + s_k N(0, I), clipped, fresh noise for k = 1, 2, ...; s_k = first * growth**(k-1) while s_k < 3.
-            With growth 1 the sizes are first * k, as in the public CGBA code.
+        noise: x + noise k z, clipped, fresh z for k = 1, 2, ... while noise k < 1.5, with z normal noise of unit
+            variance a value, drawn in the subspace (default: the full space, as in the public CGBA code).
         pool: the ``candidates`` images of the pool nearest to x, of the target class (targeted) or of another class,
             each asked once and bisected towards x to 1 %; the closest is kept.
         auto: ``image`` where start points are given, else noise and then the pool (targeted: the pool).
 
-    Queries: at most 1, 20 (first 0.02, growth 1.3) or candidates x 8 an example; all of them in its budget.
+    Queries: at most 1, 1.5 / noise or about candidates x 8 an example; all of them in its budget.
 
     Shapes:
         returns: points (n, *shape), and which examples have one: (n,) bool.
@@ -60,25 +62,24 @@ def find_starts(
         if bool(hit.any()):
             found.keep(owner[hit], problem.starts[hit.to(problem.starts.device)])
     elif kind == "noise" or (kind == "auto" and not problem.goal.targeted):
-        yield from _noise(problem, found, *noise)
+        yield from _noise(problem, found, noise, subspace or FullSpace(problem.originals.shape[1:]))
     if kind in ("auto", "pool") and problem.pool is not None:
         yield from _pool(problem, found, candidates)
     return found.points, found.have
 
 
-def _noise(problem: Problem, found: _Found, first: float, growth: float) -> Generator[Ask, Answer, None]:
+def _noise(problem: Problem, found: _Found, noise: float, subspace: Subspace) -> Generator[Ask, Answer, None]:
     open_ = torch.ones(len(problem), dtype=torch.bool)
-    shape = problem.originals.shape[1:]
+    scale = (prod(subspace.shape) / subspace.dim) ** 0.5  # unit variance a value, on average
     k = 0
     while True:
         k += 1
-        size = first * (k if growth == 1 else growth ** (k - 1))
         owner = (open_ & ~found.have).nonzero()[:, 0]
-        if len(owner) == 0 or (growth != 1 and size > 3):
+        if len(owner) == 0 or noise * k >= _LOUDEST:
             return
         at = owner.to(problem.originals.device)
         key = fold(fold(problem.keys[at], _NOISE_STREAM), k)
-        rows = problem.originals[at] + size * gaussian(key, shape.numel()).view(-1, *shape)
+        rows = problem.originals[at] + noise * k * scale * subspace.lift(gaussian(key, subspace.dim))
         rows = problem.domain.clip(rows)
         answer = yield Ask(rows, owner)
         open_[owner[~answer.answered]] = False

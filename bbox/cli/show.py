@@ -43,7 +43,7 @@ def print_run(folder: Any, results: dict[str, Any]) -> None:
         say(f"clean accuracy {100 * clean:.1f}%; {summary['already_wrong']} wrong from the start, not attacked")
     say(costs(folder, summary["attack_queries"]))
     if not results["complete"]:
-        say(f"not complete: go on with  bbox attack --resume {folder.path}")
+        say(f"not complete, the figures cover what is finished: go on with  bbox attack --resume {folder.path}")
     report = folder.path / "report.html"
     say(f"run folder: {folder.path}" + (f"   report: {report}" if report.exists() else ""))
 

@@ -1,0 +1,36 @@
+"""The HTML report of a run: one file that works offline, computed again from what is on disk."""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+
+from jinja2 import Environment, StrictUndefined
+
+from bbox.report.page import describe
+from bbox.results.store import RunFolder
+
+__all__ = ["render", "write_report"]
+
+
+def write_report(folder: RunFolder) -> Path:
+    """Write ``report.html`` into the run folder, whole or not at all, and give its path.
+
+    The same folder gives the same bytes. An unfinished run is reported as such.
+
+    Raises:
+        StorageError: the folder cannot be written.
+    """
+    folder.write_text("report.html", render(folder))
+    return folder.path / "report.html"
+
+
+def render(folder: RunFolder) -> str:
+    """The report as HTML. Every name, id and command in it is escaped."""
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    source = resources.files(__package__).joinpath("report.html.j2").read_text(encoding="utf-8")
+    page = environment.from_string(source).render(describe(folder)) + "\n"
+    # A file name that is not UTF-8 comes as lone surrogates, which no page can hold.
+    return page.encode("utf-8", "replace").decode("utf-8")

@@ -87,7 +87,7 @@ def summarise(examples: Sequence[Example], *, checkpoints: Sequence[int], epsilo
     return {
         "examples": total,
         "attacked": len(attacked),
-        "already_wrong": total - len(attacked),
+        "already_wrong": sum(e.stop_reason == "already_wrong" for e in examples),
         "clean_accuracy": len(attacked) / total if total else None,
         "succeeded": sum(e.success for e in attacked),
         "stop_reasons": {reason: sum(e.stop_reason == reason for e in examples) for reason in reasons},

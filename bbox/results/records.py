@@ -91,7 +91,7 @@ class Example:
     @property
     def attacked(self) -> bool:
         """Whether it was right from the start, and so counts in the denominator of the attack's figures."""
-        return self.predicted == self.label
+        return self.predicted == self.label >= 0
 
     def distance_at(self, queries: int) -> float:
         """The smallest l2 that was reached within this many queries, inf where none was (or did not verify)."""
