@@ -27,7 +27,7 @@ from bbox.zo import DCTSubspace, DecisionMonteCarlo, Directions, FullSpace, Subs
 
 __all__ = ["CGBA", "CGBAH"]
 
-_FIRST_SIDE = 8  # coefficients a side of the first subspace: as good at 28, 32 and 112 pixels (docs/cgba.md)
+_FIRST_SIDE = 6  # coefficients a side of the first subspace, at any resolution (docs/cgba.md)
 
 _Steps = Generator[Ask, Answer, None]
 
@@ -42,7 +42,7 @@ class CGBA(Attack):
 
     Args:
         initial_queries: N0; iteration t estimates the normal from int(N0 sqrt(t)) signs.
-        subspace_factor: directions lie in the lowest 1/factor DCT frequencies each way; 0 starts with 8 a side.
+        subspace_factor: directions lie in the lowest 1/factor DCT frequencies each way; 0 starts with 6 a side.
         subspace_growth: iteration t draws from t**growth as many frequencies each way: coarse first, then finer.
         step: length of a noise step over d at the start, sigma sqrt(dim) / d.
         absolute_step, absolute_tolerance: the published absolute sigma and bisection gap in pixel units; 0 = relative.
@@ -59,8 +59,8 @@ class CGBA(Attack):
 
     initial_queries: int = 30
     subspace_factor: float = 0.0
-    subspace_growth: float = 0.4
-    step: float = 0.03
+    subspace_growth: float = 0.25
+    step: float = 0.1
     absolute_step: float = 0.0
     absolute_tolerance: float = 0.0
     tangent: bool = True
@@ -146,8 +146,9 @@ class CGBA(Attack):
         if self.tangent:
             radial = walk.radial[point]
             z -= row_sum(z * radial)[:, None] * radial
-        z *= sigma.to(walk.device, torch.float32)[point, None]
-        return walk.problem.domain.clip(walk.subspace.lift(z) + walk.point[point])
+        rows = walk.subspace.lift(z, exact=True).float()
+        rows *= sigma.to(walk.device, torch.float32)[point].view(-1, *[1] * (rows.ndim - 1))
+        return walk.problem.domain.clip(rows.add_(walk.point[point]))
 
     def _search(self, walk: _Walk, moving: Tensor) -> _Steps:
         """Bisect the semicircle between its last adversarial and its first clean point (section 1.2 of the notes)."""

@@ -79,7 +79,8 @@ def _noise(problem: Problem, found: _Found, noise: float, subspace: Subspace) ->
             return
         at = owner.to(problem.originals.device)
         key = fold(fold(problem.keys[at], _NOISE_STREAM), k)
-        rows = problem.originals[at] + noise * k * scale * subspace.lift(gaussian(key, subspace.dim))
+        drawn = subspace.lift(gaussian(key, subspace.dim), exact=True).float()
+        rows = problem.originals[at] + noise * k * scale * drawn
         rows = problem.domain.clip(rows)
         answer = yield Ask(rows, owner)
         open_[owner[~answer.answered]] = False

@@ -126,8 +126,8 @@ def _start(config: Any, values: dict[str, Any]) -> None:
 
     plan = load_plan(config)
     out = values["out"] or Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}-{config.attack.replace(':', '-')}"
-    folder = RunFolder.create(out, describe_run(plan, shlex.join(["bbox", *sys.argv[1:]])))
-    _execute(plan, folder, values)
+    with RunFolder.create(out, describe_run(plan, shlex.join(["bbox", *sys.argv[1:]]))) as folder:
+        _execute(plan, folder, values)
 
 
 def _resume(path: Path, values: dict[str, Any], name: str | None = None) -> None:
@@ -137,14 +137,14 @@ def _resume(path: Path, values: dict[str, Any], name: str | None = None) -> None
     from bbox.results.session import check_same, load_plan
     from bbox.results.store import RunFolder
 
-    folder = RunFolder.open(path)
-    config = Config.from_json(folder.run()["config"])
-    if name is not None and name != config.attack:
-        raise UsageError(f"{path} is a run of {config.attack}, not of {name}")
-    changed = {key: values[key] for key in ("max_batch", "device", "trust") if values.get(key)}
-    plan = load_plan(replace(config, **changed))
-    check_same(plan, folder)
-    _execute(plan, folder, values)
+    with RunFolder.open(path) as folder:
+        config = Config.from_json(folder.run()["config"])
+        if name is not None and name != config.attack:
+            raise UsageError(f"{path} is a run of {config.attack}, not of {name}")
+        changed = {key: values[key] for key in ("max_batch", "device", "trust") if values.get(key)}
+        plan = load_plan(replace(config, **changed))
+        check_same(plan, folder)
+        _execute(plan, folder, values)
 
 
 def _execute(plan: Any, folder: Any, values: dict[str, Any]) -> None:

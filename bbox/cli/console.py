@@ -23,9 +23,9 @@ _PLAIN_SECONDS = 5.0  # between two plain progress lines
 
 
 def console(*, stdout: bool = False) -> Console:
-    """A rich console on stderr (or stdout); 100 columns where that is not a terminal."""
+    """A rich console on stderr (or stdout); 130 columns where that is not a terminal."""
     stream = sys.stdout if stdout else sys.stderr
-    width = None if stream.isatty() else int(os.environ.get("COLUMNS", "110"))
+    width = None if stream.isatty() else int(os.environ.get("COLUMNS", "130"))
     return Console(file=stream, width=width, highlight=False)
 
 

@@ -21,12 +21,12 @@ def show(run: Path, json: bool) -> None:
     from bbox.results.run import figures
     from bbox.results.store import RunFolder
 
-    folder = RunFolder.open(run)
-    results = figures(folder)
-    if json:
-        click.echo(json_module.dumps({"run": str(run), **results}))
-    else:
-        print_run(folder, results)
+    with RunFolder.open(run) as folder:
+        results = figures(folder)
+        if json:
+            click.echo(json_module.dumps({"run": str(run), **results}))
+        else:
+            print_run(folder, results)
 
 
 def print_run(folder: Any, results: dict[str, Any]) -> None:

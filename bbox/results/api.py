@@ -132,8 +132,8 @@ def attack(
     plan = prepare(config, made, wrapped, images, starts=starts)
     with ExitStack() as stack:
         path = Path(out) if out is not None else Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bbox-")))
-        folder = RunFolder.create(path, describe_run(plan, f"bbox.attack(..., attack={name!r}, budget={budget})"))
-        stack.callback(folder.close)
+        described = describe_run(plan, f"bbox.attack(..., attack={name!r}, budget={budget})")
+        folder = stack.enter_context(RunFolder.create(path, described))
         saved = None if out is None else path
         try:
             execute(plan, folder, on_progress=on_progress)

@@ -96,7 +96,14 @@ class RunFolder:
         return folder
 
     def close(self) -> None:
+        """Close the journal (and fold its write-ahead log into it)."""
         self._db.close()
+
+    def __enter__(self) -> RunFolder:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     # --- run.json, results.json ------------------------------------------------------------------------------------
 

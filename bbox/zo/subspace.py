@@ -13,9 +13,9 @@ from torch import Tensor
 __all__ = ["DCTSubspace", "FullSpace", "Subspace"]
 
 
-# Float64 sums of products of numbers on this grid are exact while they stay below 8, in any order: the same bits in any
+# Float64 sums of products of multiples of 2**-22 are exact while they stay below 512, in any order: the same bits in any
 # batch and on any device. BLAS promises that of no other product; its kernels, and so its rounding, depend on the batch.
-_GRID = float(1 << 25)
+_TO_GRID = 1.5 * 2**30  # adding it to a smaller float64 leaves no bit below 2**-22
 
 
 class Subspace(ABC):
@@ -23,8 +23,8 @@ class Subspace(ABC):
 
     Directions are drawn, weighed and summed as coefficients; only what is asked of a target is lifted to rows.
 
-    ``exact`` is for vectors of length at most 1: they and the basis are rounded to multiples of 2**-25, and the float64
-    result is the same bits for a vector alone and in any batch.
+    With ``exact``, vectors and basis are rounded to multiples of 2**-22, and the float64 result is the same bits for a
+    vector alone and in any batch; for vectors whose length in a row or column of the image stays below 512.
     """
 
     shape: tuple[int, ...]
@@ -96,7 +96,7 @@ class DCTSubspace(Subspace):
 
 
 def _on_grid(values: Tensor, exact: bool) -> Tensor:
-    return torch.round(values.double() * _GRID) / _GRID if exact else values
+    return (values.double() + _TO_GRID).sub_(_TO_GRID) if exact else values
 
 
 def _dct_basis(size: int, count: int) -> Tensor:
