@@ -132,7 +132,7 @@ def make_jobs(
     starts: Tensor | None = None,
     pool: Pool | None = None,
     domain: Box | None = None,
-    group: int = 16,
+    group: int = 8,
     stop_at: float | None = None,
 ) -> Iterator[Job]:
     """Split n examples into groups that the engine runs side by side; each is moved to the device when its turn comes.
@@ -332,10 +332,10 @@ def drive(
                 if not lanes:
                     continue
                 # While one forward is under way, the answers of the one before are booked and new rows are made. The
-                # second one takes off early only if it is full, so that this costs no extra calls.
+                # second one takes off early only if it leaves a full one behind, so that this costs hardly a call.
                 if not flights:
                     flights.append(_Flight(lanes, oracle, journal, worker))
-                if len(flights) < 2 and sum(len(lane.pending) for lane in lanes) >= oracle.max_batch:
+                if len(flights) < 2 and sum(len(lane.pending) for lane in lanes) >= 2 * oracle.max_batch:
                     flights.append(_Flight(lanes, oracle, journal, worker))
                 flights.popleft().land()
                 if on_forward is not None:

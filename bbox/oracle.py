@@ -6,6 +6,7 @@ exact budget, the best adversarial row seen so far and its trace of (queries, di
 
 from __future__ import annotations
 
+import threading
 from collections import defaultdict
 from dataclasses import dataclass
 from typing import Literal
@@ -96,6 +97,8 @@ class Oracle:
         self.limit = limit
         self.paid = paid
         self.books: defaultdict[Purpose, Ledger] = defaultdict(Ledger)
+        # The engine asks from a thread of its own while finished examples are verified: one forward at a time.
+        self._one_at_a_time = threading.Lock()
 
     @property
     def device(self) -> torch.device:
@@ -143,7 +146,8 @@ class Oracle:
 
     def _deliver(self, rows: Tensor, purpose: Purpose) -> Answers:
         try:
-            raw = self.target(rows)
+            with self._one_at_a_time:
+                raw = self.target(rows)
         except torch.cuda.OutOfMemoryError:
             raise
         except (TargetError, BudgetError):
@@ -224,9 +228,7 @@ class Accounts:
         """Queries that each example may still ask: (n,) int64."""
         return torch.where(self.open, self.limit - self.spent, 0)
 
-    def admit(
-        self, owner: Tensor, room: int | None = None, known: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
+    def admit(self, owner: Tensor, room: int | None = None, known: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Reserve budget for the rows that fit, in order, row by row; ``room`` is for rows without an answer on record.
 
         Shapes:
@@ -332,9 +334,7 @@ def _starts(ordered: NDArray[np.int64]) -> NDArray[np.bool_]:
     return starts
 
 
-def _improves(
-    owner: NDArray[np.int64], distance: NDArray[np.float64], best: NDArray[np.float64]
-) -> NDArray[np.int64]:
+def _improves(owner: NDArray[np.int64], distance: NDArray[np.float64], best: NDArray[np.float64]) -> NDArray[np.int64]:
     """Positions of the rows that are closer than their owner's best and than every earlier row of it, in row order."""
     candidate = (distance < best[owner]).nonzero()[0]
     if len(candidate) < 2:

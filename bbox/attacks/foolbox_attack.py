@@ -12,7 +12,8 @@ import inspect
 import random
 import threading
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Any
@@ -110,16 +111,18 @@ class FoolboxAttack(Attack):
         try:
             for i in asked.tolist():
                 calls[i] = _Call(self._job(problem, i, starts), int(problem.keys[i]))
-            waiting = {i: rows for i, call in calls.items() if (rows := call.resume(None)) is not None}
+            with _kept_random_state():
+                waiting = {i: rows for i, call in calls.items() if (rows := call.resume(None)) is not None}
             while waiting:
                 owner = torch.cat([torch.full((len(rows),), i, dtype=torch.int64) for i, rows in waiting.items()])
                 answer = yield Ask(torch.cat(list(waiting.values())), owner)
+                usable = answer.answered & (answer.labels >= 0)
+                lengths = [len(rows) for rows in waiting.values()]
+                parts = zip(waiting, torch.split(usable, lengths), torch.split(answer.labels, lengths), strict=True)
                 still: dict[int, Tensor] = {}
-                for i in waiting:
-                    mine = owner == i
-                    if bool(answer.answered[mine].all()) and bool((answer.labels[mine] >= 0).all()):
-                        rows = calls[i].resume(answer.labels[mine])
-                        if rows is not None:
+                with _kept_random_state():
+                    for i, mine, labels in parts:
+                        if bool(mine.all()) and (rows := calls[i].resume(labels)) is not None:
                             still[i] = rows
                 waiting = still
         finally:
@@ -149,6 +152,8 @@ def _model(ask: Callable[[Tensor], Tensor], problem: Problem, label: int) -> Any
     import foolbox
 
     class _OracleModel(foolbox.models.base.Model):  # type: ignore[misc]
+        data_format = "channels_first"
+
         @property
         def bounds(self) -> Any:
             return foolbox.types.Bounds(problem.domain.low, problem.domain.high)
@@ -186,6 +191,16 @@ class _RandomState:
         random.setstate(self.python_state)
 
 
+@contextmanager
+def _kept_random_state() -> Iterator[None]:
+    """Whatever is drawn inside, the global random states are afterwards as they were before."""
+    outside = _RandomState.save()
+    try:
+        yield
+    finally:
+        outside.restore()
+
+
 class _Stopped(BaseException):
     """Unwinds a foolbox attack whose budget is spent; not an Exception, so that nothing in it is caught."""
 
@@ -205,21 +220,20 @@ class _Call:
         self._ended = False
 
     def resume(self, labels: Tensor | None) -> Tensor | None:
-        """Hand over the labels it waits for; returns the next rows it asks, ``None`` at its end."""
-        outside = _RandomState.save()
-        try:
-            if self._state is None:
-                torch.manual_seed(self._seed)
-                np.random.seed(self._seed)
-                random.seed(self._seed)
-                self._thread.start()
-            else:
-                self._state.restore()
-                self._answers.put(labels)
-            rows = self._requests.get()
-            self._state = _RandomState.save()
-        finally:
-            outside.restore()
+        """Hand over the labels it waits for; returns the next rows it asks, ``None`` at its end.
+
+        Leaves the global random states as this image had them; call it within ``_kept_random_state``.
+        """
+        if self._state is None:
+            torch.manual_seed(self._seed)
+            np.random.seed(self._seed)
+            random.seed(self._seed)
+            self._thread.start()
+        else:
+            self._state.restore()
+            self._answers.put(labels)
+        rows = self._requests.get()
+        self._state = _RandomState.save()
         if rows is None:
             self._finish()
         return rows

@@ -37,7 +37,12 @@ class _Found:
 
 
 def find_starts(
-    problem: Problem, kind: Start = "auto", *, candidates: int = 3, noise: float = 0.05, subspace: Subspace | None = None
+    problem: Problem,
+    kind: Start = "auto",
+    *,
+    candidates: int = 3,
+    noise: float = 0.05,
+    subspace: Subspace | None = None,
 ) -> Generator[Ask, Answer, tuple[Tensor, Tensor]]:
     """Find a start point for each example; use with ``yield from``.
 
@@ -49,22 +54,28 @@ def find_starts(
             each asked once and bisected towards x to 1 %; the closest is kept.
         auto: ``image`` where start points are given, else noise and then the pool (targeted: the pool).
 
-    Queries: at most 1, 1.5 / noise or about candidates x 8 an example; all of them in its budget.
+    Where noise in the subspace and the pool found nothing, noise in the full space is tried last.
+
+    Queries: at most 1, 3 / noise or about candidates x 8 an example; all of them in its budget.
 
     Shapes:
         returns: points (n, *shape), and which examples have one: (n,) bool.
     """
     found = _Found(problem.originals.clone(), torch.zeros(len(problem), dtype=torch.bool))
+    everywhere = FullSpace(problem.originals.shape[1:])
+    noisy = kind == "noise" or (kind == "auto" and not problem.goal.targeted and problem.starts is None)
     if problem.starts is not None and kind in ("auto", "image"):
         owner = torch.arange(len(problem))
         answer = yield Ask(problem.starts, owner)
         hit = answer.adversarial
         if bool(hit.any()):
             found.keep(owner[hit], problem.starts[hit.to(problem.starts.device)])
-    elif kind == "noise" or (kind == "auto" and not problem.goal.targeted):
-        yield from _noise(problem, found, noise, subspace or FullSpace(problem.originals.shape[1:]))
+    elif noisy:
+        yield from _noise(problem, found, noise, subspace or everywhere)
     if kind in ("auto", "pool") and problem.pool is not None:
         yield from _pool(problem, found, candidates)
+    if noisy and subspace is not None:
+        yield from _noise(problem, found, noise, everywhere)
     return found.points, found.have
 
 

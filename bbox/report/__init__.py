@@ -27,9 +27,7 @@ def write_report(folder: RunFolder) -> Path:
 
 def render(folder: RunFolder) -> str:
     """The report as HTML. Every name, id and command in it is escaped."""
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     source = resources.files(__package__).joinpath("report.html.j2").read_text(encoding="utf-8")
     page = environment.from_string(source).render(describe(folder)) + "\n"
     # A file name that is not UTF-8 comes as lone surrogates, which no page can hold.

@@ -121,9 +121,7 @@ def _factor(largest: float) -> float:
 
 def _png(values: NDArray[np.float64], size: tuple[int, int], resampling: Image.Resampling) -> str:
     pixels = (values.clip(0, 1) * 255).round().astype(np.uint8)
-    image = Image.fromarray(
-        pixels[0] if len(pixels) == 1 else np.ascontiguousarray(pixels.transpose(1, 2, 0))
-    )
+    image = Image.fromarray(pixels[0] if len(pixels) == 1 else np.ascontiguousarray(pixels.transpose(1, 2, 0)))
     if image.size != size:
         image = image.resize(size, resampling)
     buffer = io.BytesIO()

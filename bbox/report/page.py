@@ -99,9 +99,7 @@ def _facts(run: dict[str, Any], config: Config, planned: int) -> list[tuple[str,
     if isinstance(config.target_class, int):
         goal = f"class {_class(run, config.target_class)}"
     else:
-        goal = {None: "any wrong class", "next": "the next class"}.get(
-            config.target_class, "a random other class"
-        )
+        goal = {None: "any wrong class", "next": "the next class"}.get(config.target_class, "a random other class")
     limits = [f"at most {config.max_queries:,} in all"] if config.max_queries is not None else []
     limits += [f"stop at l2 {config.stop_at:g}"] if config.stop_at is not None else []
     limits += [f"queries on the {config.quantize} grid"] if config.quantize else []
@@ -150,9 +148,7 @@ def _key_figures(summary: dict[str, Any]) -> list[dict[str, Any]]:
             "detail": _interval(last["median_l2_interval"], "95% interval ") or "over the attacked examples",
         },
     ]
-    cards.append(
-        {"name": "ASR", "rows": [(f"ε {c['epsilon']:g}", _percent(c["value"])) for c in last["asr"]]}
-    )
+    cards.append({"name": "ASR", "rows": [(f"ε {c['epsilon']:g}", _percent(c["value"])) for c in last["asr"]]})
     robust = [(f"ε {c['epsilon']:g}", _percent(c["value"])) for c in last["robust_accuracy"]]
     cards.append({"name": "Robust accuracy", "rows": robust})
     if png["written"]:
@@ -162,9 +158,7 @@ def _key_figures(summary: dict[str, Any]) -> list[dict[str, Any]]:
                 "name": "As 8-bit PNG",
                 "value": f"{png['succeeded']:,}",
                 "of": f"of {png['written']:,}",
-                "detail": f"still adversarial, median l2 {median}"
-                if png["succeeded"]
-                else "still adversarial",
+                "detail": f"still adversarial, median l2 {median}" if png["succeeded"] else "still adversarial",
             }
         )
     return cards
@@ -185,12 +179,9 @@ def _plots(
         if row["median_l2"] is not None
     ]
     left = [
-        f"{_percent(c['value'])} at epsilon {c['epsilon']:g}"
-        for c in summary["checkpoints"][-1]["robust_accuracy"]
+        f"{_percent(c['value'])} at epsilon {c['epsilon']:g}" for c in summary["checkpoints"][-1]["robust_accuracy"]
     ]
-    fell = (
-        "Median l2 distance against queries: " + (", ".join(reached) or "infinite at every checkpoint") + "."
-    )
+    fell = "Median l2 distance against queries: " + (", ".join(reached) or "infinite at every checkpoint") + "."
     kept = f"Robust accuracy against epsilon at {config.budget:,} queries: {', '.join(left)}."
     if curves is None:
         return {"distance": None, "robust": None, "bands": []}
@@ -274,9 +265,7 @@ def _costs(sessions: Sequence[dict[str, Any]]) -> dict[str, Any]:
             {
                 "number": number,
                 "seconds": f"{session.get('seconds', 0.0):,.1f} s" if closed else _DASH,
-                "attack_seconds": f"{session['attack_seconds']:,.1f} s"
-                if "attack_seconds" in session
-                else _DASH,
+                "attack_seconds": f"{session['attack_seconds']:,.1f} s" if "attack_seconds" in session else _DASH,
                 "queries": f"{session['ledger'].get('attack', {}).get('queries', 0):,}" if closed else _DASH,
                 "threads": session.get("threads", _DASH),
                 "max_batch": session.get("max_batch", _DASH),

@@ -44,18 +44,14 @@ class Curves:
     bands: tuple[tuple[NDArray[np.float64], NDArray[np.float64]], ...]
 
 
-def distance_curves(
-    examples: Sequence[Example], budget: int, checkpoints: Sequence[int] = ()
-) -> Curves | None:
+def distance_curves(examples: Sequence[Example], budget: int, checkpoints: Sequence[int] = ()) -> Curves | None:
     """The curves of a run, ``None`` where no attacked example has a verified adversarial one.
 
     Evaluated at the checkpoints and at each query count where something changes, the latter thinned to a logarithmic
     grid where there are many.
     """
     attacked = [e for e in examples if e.attacked]
-    events = np.unique([n for e in attacked if e.success for n, _ in e.trace if 1 <= n <= budget]).astype(
-        np.int64
-    )
+    events = np.unique([n for e in attacked if e.success for n, _ in e.trace if 1 <= n <= budget]).astype(np.int64)
     if len(events) == 0:
         return None
     if len(events) > _GRID_POINTS:
@@ -107,9 +103,7 @@ def distance_plot(curves: Curves, checkpoints: Sequence[int], alt: str) -> str:
         marked = [q for q in checkpoints if first <= q <= curves.queries[-1]]
         for q in marked:
             axes.axvline(q, color=_GRID, linewidth=0.7, linestyle=(0, (2, 2)), zorder=0)
-        at = curves.median[
-            np.searchsorted(curves.queries, np.array(marked, dtype=np.int64), side="right") - 1
-        ]
+        at = curves.median[np.searchsorted(curves.queries, np.array(marked, dtype=np.int64), side="right") - 1]
         seen = [(q, d) for q, d in zip(marked, at.tolist(), strict=True) if np.isfinite(d)]
         axes.plot([q for q, _ in seen], [d for _, d in seen], "o", color=_ACCENT, markersize=4, clip_on=False)
         axes.xaxis.set_major_locator(FixedLocator(_query_ticks(first, last, checkpoints)))

@@ -25,7 +25,6 @@ from bbox.zo import fold, root_keys, uniform
 
 __all__ = ["Plan", "Progress", "execute", "figures", "prepare"]
 
-_GROUP = 16  # examples of a generator: small enough that several groups run side by side and fill each other's forwards
 _TARGET_CLASS_STREAM = -7
 
 
@@ -296,7 +295,6 @@ def _jobs(plan: Plan, predicted: Tensor, done: set[int]) -> Any:
         examples=positions,
         starts=None if plan.starts is None else plan.starts[positions],
         pool=plan.pool,
-        group=_GROUP,
         stop_at=plan.config.stop_at,
     )
 

@@ -87,6 +87,7 @@ class RunFolder:
             folder.run()
         except (
             sqlite3.DatabaseError,
+            AttributeError,
             KeyError,
             TypeError,
             json.JSONDecodeError,

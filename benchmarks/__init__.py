@@ -1,0 +1,1 @@
+"""Measurements that are not tests: bbox's attacks beside other people's, on equal terms."""
