@@ -342,6 +342,8 @@ def drive(
                     on_forward([lane.job for lane in lanes])
         except BaseException as error:
             worker.shutdown(wait=False, cancel_futures=True)
+            for lane in lanes:
+                lane.generator.close()
             if isinstance(error, TargetError):
                 error.unfinished = [lane.job for lane in lanes]
             raise

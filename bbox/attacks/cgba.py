@@ -60,7 +60,7 @@ class CGBA(Attack):
     initial_queries: int = 30
     subspace_factor: float = 0.0
     subspace_growth: float = 0.25
-    step: float = 0.1
+    step: float = 0.05
     absolute_step: float = 0.0
     absolute_tolerance: float = 0.0
     tangent: bool = True

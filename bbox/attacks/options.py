@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -30,8 +31,8 @@ def option_fields(cls: type[Attack]) -> dict[str, tuple[Any, Any]]:
     return {f.name: (hints[f.name], f.default) for f in dataclasses.fields(cls) if f.init}  # type: ignore[arg-type]
 
 
-def describe(name: str) -> tuple[dict[str, Any], tuple[str, ...], str]:
-    """What a command line needs of an attack: options with their defaults, names of presets, one sentence.
+def describe(name: str) -> tuple[dict[str, tuple[Any, str]], tuple[str, ...], str]:
+    """What a command line needs of an attack: options (default, help), names of presets, one sentence.
 
     Raises:
         UsageError: the name is unknown.
@@ -40,16 +41,25 @@ def describe(name: str) -> tuple[dict[str, Any], tuple[str, ...], str]:
         from bbox.attacks.foolbox_attack import foolbox_options
 
         found = foolbox_options(name.removeprefix("foolbox:"))
-        return (
-            {key: default for key, (_, default) in found.items()},
-            (),
-            f"{name} under the oracle's exact budget.",
-        )
+        fields = {key: (default, "") for key, (_, default) in found.items()}
+        return fields, (), f"{name} under the oracle's exact budget."
     from bbox.attacks import attack_class
 
     cls = attack_class(name)
-    fields = {key: default for key, (_, default) in option_fields(cls).items()}
+    told = _told(cls)
+    fields = {key: (default, told.get(key, "")) for key, (_, default) in option_fields(cls).items()}
     return fields, tuple(getattr(cls, "presets", {})), cls.summary
+
+
+def _told(cls: type[Attack]) -> dict[str, str]:
+    """What the docstring's ``Args:`` say of each option (of several named together: the same for each)."""
+    told: dict[str, str] = {}
+    for base in reversed(cls.__mro__):
+        section = re.search(r"^    Args:\n(.*?)(?:\n\n|\Z)", base.__doc__ or "", re.DOTALL | re.MULTILINE)
+        for entry in re.split(r"\n(?=        \w)", section.group(1)) if section else ():
+            names, _, text = entry.strip().partition(": ")
+            told |= dict.fromkeys(names.split(", "), " ".join(text.split()))
+    return told
 
 
 def build(name: str, cls: type[Attack], options: Mapping[str, object]) -> Attack:

@@ -103,9 +103,10 @@ def _command(name: str) -> click.Command:
     for option in reversed(_RUN):
         command = option(command)
     command = run_options(command)
-    for field, default in reversed(fields.items()):
-        shown = "required" if default is None else f"default: {default}"
-        command = click.option(f"--{field.replace('_', '-')}", field, help=f"Attack option.  [{shown}]")(command)
+    for field, (default, told) in reversed(fields.items()):
+        kind = "VALUE" if default is None else type(default).__name__.upper()
+        shown = f"{told}  [{'required' if default is None else f'default: {default}'}]".strip()
+        command = click.option(f"--{field.replace('_', '-')}", field, metavar=kind, help=shown)(command)
     if presets:
         command = click.option("--preset", help=f"Named attack options: {', '.join(presets)}.")(command)
     made: click.Command = click.command(name, help=summary)(command)

@@ -76,14 +76,8 @@ def config_from(attack: str, attack_options: dict[str, Any], values: dict[str, A
             f"{attack} minimises l2, not {values['norm']}"
             + ("; attacks for linf are not part of bbox yet" if values["norm"] == "linf" else "")
         )
-    for name in ("budget", "max_queries", "limit", "image_size", "max_batch", "threads"):
-        if values.get(name) is not None and values[name] < 1:
-            raise UsageError(f"--{name.replace('_', '-')} is {values[name]}, expected at least 1")
-    for name in ("stop_at", "epsilons", "checkpoints"):
-        given = values[name] if isinstance(values[name], tuple) else (values[name],)
-        for value in given:
-            if value is not None and not 0 < value < float("inf"):
-                raise UsageError(f"--{name.rstrip('s').replace('_', '-')} is {value:g}, expected more than 0")
+    if values["threads"] is not None and values["threads"] < 1:
+        raise UsageError(f"threads is {values['threads']}, expected at least 1")
     plain = values["data"] is None and values["limit"] is None and values["indices"] is None
     keep = (
         "target",

@@ -13,6 +13,8 @@ from bbox.cli.options import config_from, pairs, run_options
 
 __all__ = ["validate"]
 
+_SEES = {"none": "nothing of the target", "label": "labels only", "scores": "scores"}
+
 
 @click.command()
 @click.argument("attack", default="cgba")
@@ -49,7 +51,7 @@ def validate(attack: str, attack_options: tuple[str, ...], json: bool, **values:
         return
     say(f"target  {config.target}: {target.access}, on {target.device}, fingerprint {found['fingerprint']}")
     say(f"data    {config.data}: {len(plan.data)} images of {shape}")
-    say(f"attack  {config.attack}: budget {config.budget:,} queries an image, needs {plan.attack.access}s at most")
+    say(f"attack  {config.attack}: budget {config.budget:,} queries an image, sees {_SEES[plan.attack.access]}")
     say(
         f"cost    at most {plan.queries_at_most:,} attack queries, {len(plan.data):,} clean, "
         f"{2 * len(plan.data):,} verification; one row alone took {1000 * seconds:.1f} ms"

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+from bbox.errors import UsageError
 from bbox.oracle import StopReason
 
 __all__ = ["SCHEMA_VERSION", "Config", "Example"]
@@ -24,6 +25,9 @@ class Config:
         epsilons: l2 thresholds at which ASR and robust accuracy are reported; empty = by image size.
         checkpoints: query counts at which results are reported; empty = by budget.
         stop_at: an example stops with ``success`` at this distance.
+
+    Raises:
+        UsageError: a number out of its range.
     """
 
     attack: str = "cgba"
@@ -47,6 +51,18 @@ class Config:
     max_batch: int | None = None
     device: str | None = None
     trust: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("budget", "max_queries", "limit", "image_size", "max_batch"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UsageError(f"{name} is {value}, expected at least 1")
+        for name, values in (("stop_at", (self.stop_at,)), ("epsilon", self.epsilons), ("checkpoint", self.checkpoints)):
+            for number in values:
+                if number is not None and not 0 < number < math.inf:
+                    raise UsageError(f"{name} is {number:g}, expected more than 0")
+        if self.quantize not in (None, "8bit"):
+            raise UsageError(f"quantize is {self.quantize!r}, expected '8bit'")
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

@@ -26,6 +26,9 @@ from bbox.zo import fold, root_keys, uniform
 __all__ = ["Plan", "Progress", "execute", "figures", "prepare"]
 
 _TARGET_CLASS_STREAM = -7
+# A probe of the number of threads asks up to 150 rows, one of the batch size up to 2,000: below these numbers of
+# queries a run is not worth it.
+_WORTH_THREADS, _WORTH_BATCH = 5_000, 40_000
 
 
 @dataclass
@@ -71,8 +74,6 @@ def prepare(config: Config, attack: Attack, target: Target, data: Dataset, *, st
         UsageError: options that do not fit each other or the target.
         InputError: the target cannot take the data's images.
     """
-    if config.budget < 1:
-        raise UsageError(f"budget is {config.budget}, expected at least 1 query an example")
     if attack.access == "scores" and target.access == "labels":
         raise UsageError(f"{config.attack} needs scores, and {target.name} answers labels only")
     quantize: Any = config.quantize
@@ -170,12 +171,7 @@ def execute(
     session = folder.write_session({"seconds": 0.0})
     try:
         report(progress)
-        if threads == "auto":
-            choose_threads(oracle, data.inputs[0])
-        elif threads is not None:
-            torch.set_num_threads(threads)
-        if config.max_batch is None:
-            calibrate(oracle, data.inputs[0])
+        _tune(plan, folder, threads)
         predicted = _clean(plan, folder, progress, report)
         _skip_wrong(plan, folder, predicted)
         done = folder.examples()
@@ -217,6 +213,23 @@ def execute(
     results = figures(folder)
     folder.write_json("results.json", results)
     return results
+
+
+def _tune(plan: Plan, folder: RunFolder, threads: int | Literal["auto"] | None) -> None:
+    """Choose threads and batch size: what an earlier session of the run chose, or a probe if the run is worth one."""
+    earlier = next((s for s in reversed(folder.sessions()) if "max_batch" in s), None)
+    if isinstance(threads, int):
+        torch.set_num_threads(threads)
+    elif threads == "auto" and earlier is not None:
+        torch.set_num_threads(earlier["threads"])
+    elif threads == "auto" and plan.queries_at_most >= _WORTH_THREADS:
+        choose_threads(plan.oracle, plan.data.inputs[0])
+    elif threads == "auto":
+        torch.set_num_threads(1)
+    if plan.config.max_batch is None and earlier is not None:
+        plan.oracle.max_batch = earlier["max_batch"]
+    elif plan.config.max_batch is None and plan.queries_at_most >= _WORTH_BATCH:
+        calibrate(plan.oracle, plan.data.inputs[0])
 
 
 def figures(folder: RunFolder) -> dict[str, Any]:

@@ -13,8 +13,9 @@ from torch import Tensor
 __all__ = ["DCTSubspace", "FullSpace", "Subspace"]
 
 
-# Float64 sums of products of multiples of 2**-22 are exact while they stay below 512, in any order: the same bits in any
-# batch and on any device. BLAS promises that of no other product; its kernels, and so its rounding, depend on the batch.
+# Float64 sums of products of multiples of 2**-22 are exact while they stay below 512, in any order: the same bits in
+# any batch and on any device. BLAS promises that of no other product: its kernels, and so its rounding, depend on the
+# batch.
 _TO_GRID = 1.5 * 2**30  # adding it to a smaller float64 leaves no bit below 2**-22
 
 

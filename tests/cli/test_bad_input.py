@@ -97,7 +97,7 @@ CASES: dict[str, tuple[tuple[str, ...], int, str]] = {
     "word for a number": (("attack", "cgba", "--budget", "many"), USAGE, "not a valid integer"),
     "no budget": (("attack", "cgba", "--budget", "0"), USAGE, "budget is 0"),
     "negative budget": (("attack", "cgba", "--budget", "-5"), USAGE, "budget is -5"),
-    "no run-wide budget": (("attack", "cgba", "--max-queries", "0"), USAGE, "max-queries is 0"),
+    "no run-wide budget": (("attack", "cgba", "--max-queries", "0"), USAGE, "max_queries is 0"),
     "negative limit": (("attack", "cgba", "--limit", "-1"), USAGE, "limit is -1"),
     "linf": (("attack", "cgba", "--norm", "linf"), USAGE, "linf"),
     "unknown norm": (("attack", "cgba", "--norm", "l7"), USAGE, "l7"),
