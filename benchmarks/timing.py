@@ -1,4 +1,4 @@
-"""What the speed benchmarks share: a target that times its model, the bare model's rate, a CGBA run on random images."""
+"""What the speed benchmarks share: a target that times its model, the bare model's rate, a run of an attack."""
 
 from __future__ import annotations
 
@@ -62,8 +62,13 @@ def attack(
     for job in drive(make_attack(name), oracle, make_jobs(images, Goal(labels), keys, budget, device=target.device)):
         distances.append(job.accounts.distance)
     wall = time.perf_counter() - began
-    inside, calls, rows = (now - then for now, then in zip((target.seconds, target.calls, target.rows), before))
-    return Run(wall, inside, int(calls), int(rows), float(torch.cat(distances).median()))
+    return Run(
+        wall=wall,
+        inside=target.seconds - before[0],
+        calls=target.calls - before[1],
+        rows=target.rows - before[2],
+        median=float(torch.cat(distances).median()),
+    )
 
 
 def bare_seconds(target: TimedTarget, images: Tensor, *, rows: int, batch: int) -> float:

@@ -57,7 +57,8 @@ class Config:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UsageError(f"{name} is {value}, expected at least 1")
-        for name, values in (("stop_at", (self.stop_at,)), ("epsilon", self.epsilons), ("checkpoint", self.checkpoints)):
+        positive = (("stop_at", (self.stop_at,)), ("epsilon", self.epsilons), ("checkpoint", self.checkpoints))
+        for name, values in positive:
             for number in values:
                 if number is not None and not 0 < number < math.inf:
                     raise UsageError(f"{name} is {number:g}, expected more than 0")

@@ -62,7 +62,7 @@ def test_epsilons_are_in_the_model_s_units(digits: bbox.Dataset) -> None:
     _, model = foolbox_model(-1.0, 3.0)
     inputs = digits.inputs * 4 - 1
     attack = bbox.as_foolbox("cgba", budget=BUDGET)
-    raw, clipped, success = attack(model, inputs, digits.labels, epsilons=[0.01, 40.0])
+    raw, _, success = attack(model, inputs, digits.labels, epsilons=[0.01, 40.0])
     assert not bool(success[0].any())
     assert bool(success[1].all())
     assert float(raw[1].min()) >= -1.0

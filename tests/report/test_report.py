@@ -42,9 +42,7 @@ def example(index, *, distance=1.5, success=True, reason="budget", **changes):
 
 
 def wrong(index, **changes):
-    return example(
-        index, distance=None, reason="already_wrong", predicted=(index + 1) % 3, queries=0, **changes
-    )
+    return example(index, distance=None, reason="already_wrong", predicted=(index + 1) % 3, queries=0, **changes)
 
 
 def make_run(path, examples, *, shape=(1, 8, 8), planned=None, arrays=True, names=("a", "b", "c"), **changes):
@@ -79,9 +77,7 @@ def make_run(path, examples, *, shape=(1, 8, 8), planned=None, arrays=True, name
             original = torch.rand(shape, generator=generator) * 0.5 + 0.25
             noise = torch.randn(shape, generator=generator)
             folder.write_array("originals", e.index, original)
-            folder.write_array(
-                "adversarial", e.index, (original + noise * e.distance / noise.norm()).clamp(0, 1)
-            )
+            folder.write_array("adversarial", e.index, (original + noise * e.distance / noise.norm()).clamp(0, 1))
     ledger = {"queries": 1234, "calls": 17, "replayed": 5, "invalid": 0}
     folder.write_session(
         {"seconds": 2.5, "attack_seconds": 2.25, "max_batch": 64, "threads": 1, "ledger": {"attack": ledger}}
@@ -212,9 +208,7 @@ class TestEscaping:
         page = render(folder)
         assert "<script" not in page
         assert text_of(page).count(evil) >= 12
-        assert (
-            f"original of {html.escape(evil)}".replace("&quot;", "&#34;").replace("&#x27;", "&#39;") in page
-        )
+        assert f"original of {html.escape(evil)}".replace("&quot;", "&#34;").replace("&#x27;", "&#39;") in page
 
     def test_a_name_that_is_not_utf8(self, tmp_path):
         folder = make_run(tmp_path / "run", [example(0, id="caf\udce9.png")])
@@ -267,9 +261,7 @@ class TestOddRuns:
 
     @pytest.mark.parametrize("distance", [0.0, 1e-7, 3e4])
     def test_strange_distances(self, tmp_path, distance):
-        page = render(
-            make_run(tmp_path / "run", [example(0, distance=distance), example(1, distance=distance)])
-        )
+        page = render(make_run(tmp_path / "run", [example(0, distance=distance), example(1, distance=distance)]))
         assert page.count("<svg") == 2 and page.count("<img ") == 6
 
     def test_found_at_the_first_of_one_query(self, tmp_path):
@@ -293,9 +285,7 @@ class TestOddRuns:
         assert "<img" not in page and page.count("<svg") == 2
 
     def test_targeted_without_class_names(self, tmp_path):
-        folder = make_run(
-            tmp_path / "run", [example(0, goal_label=2)], names=None, config={"target_class": "next"}
-        )
+        folder = make_run(tmp_path / "run", [example(0, goal_label=2)], names=None, config={"target_class": "next"})
         text = text_of(render(folder))
         assert "0 → 1 goal: 2" in text and "Goal the next class targeted" in text
         assert "The target answers the goal class" in text
@@ -315,9 +305,7 @@ class TestOddRuns:
     def test_huge_run_stays_small(self, tmp_path):
         generator = np.random.default_rng(0)
         examples = [
-            example(
-                i, distance=float(d), trace=tuple((j * 3 + i % 3 + 1, d * 100 / (j + 1)) for j in range(99))
-            )
+            example(i, distance=float(d), trace=tuple((j * 3 + i % 3 + 1, d * 100 / (j + 1)) for j in range(99)))
             for i, d in enumerate(generator.uniform(0.5, 9, 1500))
         ]
         folder = make_run(tmp_path / "run", examples, shape=(3, 224, 224), arrays=False)
@@ -442,12 +430,8 @@ class TestBrowser:
         assert copy != page
         (tmp_path / "copy.html").write_text(copy, encoding="utf-8")
         (tmp_path / "frames.html").write_text(COLLECT, encoding="utf-8")
-        flags = (
-            "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-component-update"
-        )
-        flags += (
-            " --disable-background-networking --disable-sync --hide-scrollbars --virtual-time-budget=10000"
-        )
+        flags = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-component-update"
+        flags += " --disable-background-networking --disable-sync --hide-scrollbars --virtual-time-budget=10000"
         done = subprocess.run(
             [
                 chromium(),
@@ -493,8 +477,6 @@ class TestBrowser:
         for window in seen.values():
             assert window["page"] <= window["width"]
             assert (window["images"], window["drawings"]) == (images, drawings)
-            assert (window["broken"], window["empty"], window["cut"], window["outside"]) == (0, 0, 0, 0), (
-                window
-            )
+            assert (window["broken"], window["empty"], window["cut"], window["outside"]) == (0, 0, 0, 0), window
         if kind != "nothing found":
             assert seen["narrow"]["scrolls"]  # the table of checkpoints, inside its own container
