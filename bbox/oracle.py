@@ -185,7 +185,8 @@ class Oracle:
             )
         scores = raw.detach().to("cpu", torch.float32)
         labels = scores.argmax(1)
-        return Answers(labels.masked_fill(~torch.isfinite(scores).all(1), _UNKNOWN), scores)
+        # A class masked with -inf is an answer; NaN, or an infinite best score, is none (a NaN anywhere is the maximum).
+        return Answers(labels.masked_fill(~torch.isfinite(scores.amax(1)), _UNKNOWN), scores)
 
 
 class Accounts:

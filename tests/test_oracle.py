@@ -148,6 +148,14 @@ def test_scores_that_are_not_finite_are_no_answer() -> None:
     assert oracle.books["attack"].queries == 4
 
 
+def test_a_masked_class_is_an_answer_and_nothing_at_all_is_none() -> None:
+    scores = torch.eye(CLASSES)
+    scores[0, 1] = -torch.inf
+    scores[1] = -torch.inf
+    oracle = Oracle(Answers(lambda rows: scores))
+    assert oracle.ask(_rows(4)).labels.tolist() == [0, -1, 2, 3]
+
+
 @pytest.mark.parametrize(
     ("labels", "expected"),
     [

@@ -44,6 +44,8 @@ class CGBA(Attack):
         initial_queries: N0; iteration t estimates the normal from int(N0 sqrt(t)) signs.
         subspace_factor: directions lie in the lowest 1/factor DCT frequencies each way; 0 starts with 6 a side.
         subspace_growth: iteration t draws from t**growth as many frequencies each way: coarse first, then finer.
+        subspace_fine: every second iteration draws from at least the lowest 1/subspace_fine, so that an image whose
+            boundary asks for fine detail does not stall; 0 = never.
         step: length of a noise step over d at the start, sigma sqrt(dim) / d.
         absolute_step, absolute_tolerance: the published absolute sigma and bisection gap in pixel units; 0 = relative.
         tangent: draw directions orthogonal to v.
@@ -60,6 +62,7 @@ class CGBA(Attack):
     initial_queries: int = 30
     subspace_factor: float = 0.0
     subspace_growth: float = 0.25
+    subspace_fine: float = 4.0
     step: float = 0.05
     absolute_step: float = 0.0
     absolute_tolerance: float = 0.0
@@ -77,6 +80,7 @@ class CGBA(Attack):
         "paper": {
             "subspace_factor": 4.0,
             "subspace_growth": 0.0,
+            "subspace_fine": 0.0,
             "absolute_step": 2e-4 * 0.226,
             "absolute_tolerance": 1e-4 * 0.226,
             "tangent": False,
@@ -97,8 +101,9 @@ class CGBA(Attack):
         for option in ("absolute_step", "absolute_tolerance"):
             if getattr(self, option) < 0:
                 raise UsageError(f"{option} is {getattr(self, option):g}, expected 0 (relative) or more")
-        if self.subspace_factor != 0 and self.subspace_factor < 1:
-            raise UsageError(f"subspace_factor is {self.subspace_factor:g}, expected 0 or at least 1")
+        for option in ("subspace_factor", "subspace_fine"):
+            if getattr(self, option) != 0 and getattr(self, option) < 1:
+                raise UsageError(f"{option} is {getattr(self, option):g}, expected 0 or at least 1")
         if not 0 <= self.subspace_growth <= 2:
             raise UsageError(f"subspace_growth is {self.subspace_growth:g}, expected 0 to 2")
 
@@ -151,7 +156,7 @@ class CGBA(Attack):
         return walk.problem.domain.clip(rows.add_(walk.point[point]))
 
     def _search(self, walk: _Walk, moving: Tensor) -> _Steps:
-        """Bisect the semicircle between its last adversarial and its first clean point (section 1.2 of the notes)."""
+        """Bisect the semicircle between its last adversarial and its first clean point."""
         part = moving.nonzero()[:, 0]
         low = torch.zeros(len(walk), dtype=torch.float64)
         high = torch.full((len(walk),), math.pi / 2, dtype=torch.float64)
@@ -207,6 +212,8 @@ class CGBA(Attack):
         if len(shape) != 3:
             return FullSpace(shape)
         factor = (self.subspace_factor or min(shape[1:]) / _FIRST_SIDE) * t**-self.subspace_growth
+        if self.subspace_fine and t % 2 == 0:
+            factor = min(factor, self.subspace_fine)
         return DCTSubspace(shape, min(max(1.0, factor), min(shape[1:])), problem.originals.device)
 
     def _sigma(self, walk: _Walk) -> Tensor:
