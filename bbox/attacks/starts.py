@@ -21,6 +21,7 @@ Start = Literal["auto", "noise", "image", "pool"]
 # Streams of an example's key, so that start points and directions never share a number.
 _NOISE_STREAM = -1
 _LOUDEST = 1.5  # noise beyond this turns an image into noise alone
+_POOL_PART = 64
 _COARSE = 0.01  # candidates of a pool are compared after bisection to this part of their distance
 
 
@@ -143,9 +144,12 @@ def _nearest(problem: Problem, wanted: Tensor, candidates: int) -> tuple[Tensor,
         for i in wanted.nonzero()[:, 0].tolist():
             label = problem.goal.labels[i]
             fits = (pool.labels == label) if problem.goal.targeted else (pool.labels != label)
-            images = pool.inputs[fits.to(pool.inputs.device)].to(problem.originals.device)
-            distance = l2(images.double() - problem.originals[i].double())
-            chosen = images[distance.argsort(stable=True)[:candidates]]
+            place = fits.nonzero()[:, 0]
+            # A pool may be large: a few of its images at a time in float64, and only the chosen ones move.
+            original = problem.originals[i].double().to(pool.inputs.device)
+            distance = [l2(pool.inputs[part].double() - original) for part in torch.split(place, _POOL_PART)]
+            nearest = torch.cat(distance).argsort(stable=True)[:candidates] if distance else place
+            chosen = pool.inputs[place[nearest.cpu()]].to(problem.originals.device)
             owners.append(torch.full((len(chosen),), i, dtype=torch.int64))
             rows.append(chosen)
     if not owners:
