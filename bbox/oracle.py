@@ -185,7 +185,7 @@ class Oracle:
             )
         scores = raw.detach().to("cpu", torch.float32)
         labels = scores.argmax(1)
-        # A class masked with -inf is an answer; NaN, or an infinite best score, is none (a NaN anywhere is the maximum).
+        # A class masked with -inf is an answer; NaN, or an infinite best score, is none (NaN counts as the maximum).
         return Answers(labels.masked_fill(~torch.isfinite(scores.amax(1)), _UNKNOWN), scores)
 
 
