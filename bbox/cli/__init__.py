@@ -74,15 +74,12 @@ def main() -> None:
     except click.ClickException as error:
         _say(error.format_message())
         sys.exit(2)
-    except click.Abort:
-        _say("interrupted")
+    except (click.Abort, KeyboardInterrupt):  # click turns Ctrl-C into Abort
+        _say("interrupted; a run folder keeps what was answered, go on with: bbox attack --resume RUN")
         sys.exit(130)
     except BboxError as error:
         _say(str(error))
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        _say("interrupted; what was answered is kept, go on with --resume")
-        sys.exit(130)
     except BrokenPipeError:
         # The reader of stdout has gone (head, less): nothing more to say to it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

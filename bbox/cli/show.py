@@ -39,7 +39,7 @@ def print_run(folder: Any, results: dict[str, Any]) -> None:
         say(f"8-bit PNG: {png['succeeded']} of {png['written']} still adversarial, median l2 {median}")
     say("stopped: " + ", ".join(f"{reason} {count}" for reason, count in summary["stop_reasons"].items()))
     clean = summary["clean_accuracy"]
-    if clean is not None:
+    if clean is not None and results["complete"]:  # wrong images are on record first: too low until then
         say(f"clean accuracy {100 * clean:.1f}%; {summary['already_wrong']} wrong from the start, not attacked")
     say(costs(folder, summary["attack_queries"]))
     if not results["complete"]:
