@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from bbox.errors import UsageError
 
-__all__ = ["Entry", "Loadable", "PluginWarning", "Registry", "did_you_mean"]
+__all__ = ["Entry", "Loadable", "PluginWarning", "Registry", "check_options", "did_you_mean"]
 
 
 class PluginWarning(UserWarning):
@@ -49,6 +49,19 @@ class Entry:
     summary: str = ""
     needs: str = ""
     plugin: str = ""
+
+
+def check_options(where: str, given: Iterable[str], known: Iterable[str]) -> None:
+    """Refuse option names that are not known.
+
+    Raises:
+        UsageError: the first unknown one, with the nearest known one and all that are.
+    """
+    known = tuple(known)
+    for name in given:
+        if name not in known:
+            takes = ", ".join(known) or "no options"
+            raise UsageError(f"{where} has no option {name!r}{did_you_mean(name, known) or ';'} it takes {takes}")
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from typing import ClassVar, Literal, TypeAlias
 
-from torch import Tensor
-
-from bbox.engine import Answer, Ask, Problem
+from bbox.problem import Answer, Ask, Problem, Rows
 
 __all__ = ["Answer", "Ask", "Attack", "Problem", "Rows", "Run"]
 
-Rows: TypeAlias = Tensor | Callable[[Tensor], Tensor]
 Run: TypeAlias = Generator[Ask, Answer, None]
 
 

@@ -25,7 +25,7 @@ from torch import Tensor
 from bbox.attacks.base import Ask, Attack, Problem, Run
 from bbox.attacks.starts import find_starts
 from bbox.errors import UsageError
-from bbox.registry import did_you_mean
+from bbox.registry import check_options, did_you_mean
 
 __all__ = ["FoolboxAttack", "foolbox_class", "foolbox_options"]
 
@@ -80,12 +80,7 @@ class FoolboxAttack(Attack):
         options = dict(options or {})
         cls = foolbox_class(name)
         known = foolbox_options(name)
-        for option in options:
-            if option not in known:
-                takes = ", ".join(known) or "no options"
-                raise UsageError(
-                    f"foolbox:{name} has no option {option!r}{did_you_mean(option, known) or ';'} it takes {takes}"
-                )
+        check_options(f"foolbox:{name}", options, known)
         from bbox.attacks.options import read_option
 
         values = {key: read_option(f"foolbox:{name}: {key}", known[key][0], value) for key, value in options.items()}

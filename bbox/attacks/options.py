@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from bbox.attacks.base import Attack
 from bbox.errors import UsageError
-from bbox.registry import did_you_mean
+from bbox.registry import check_options
 
 __all__ = ["build", "describe", "option_fields", "read_option"]
 
@@ -73,10 +73,7 @@ def build(name: str, cls: type[Attack], options: Mapping[str, object]) -> Attack
             raise UsageError(f"{name} has no preset {preset!r}; known are: {known}")
         given = {**presets[str(preset)], **given}
     fields = option_fields(cls)
-    for option in given:
-        if option not in fields:
-            takes = ", ".join(fields) or "no options"
-            raise UsageError(f"{name} has no option {option!r}{did_you_mean(option, fields) or ';'} it takes {takes}")
+    check_options(name, given, fields)
     values = {option: read_option(f"{name}: {option}", fields[option][0], value) for option, value in given.items()}
     return cls(**values)
 

@@ -55,7 +55,6 @@ class Plan:
     attack: Attack
     oracle: Oracle
     data: Dataset
-    labels: Tensor | None
     goals: Tensor | None
     starts: Tensor | None
     pool: Pool | None
@@ -110,7 +109,7 @@ def prepare(config: Config, attack: Attack, target: Target, data: Dataset, *, st
         if tuple(starts.shape[1:]) != shape or len(starts) not in (1, len(data)):
             raise UsageError(f"start points have shape {tuple(starts.shape)}, expected one or {len(data)} of {shape}")
         starts = starts.expand(len(data), *shape)
-    return Plan(config, attack, oracle, data, data.labels, goals, starts, pool)
+    return Plan(config, attack, oracle, data, goals, starts, pool)
 
 
 def _probe(oracle: Oracle, row: Tensor) -> int | None:
@@ -164,9 +163,10 @@ def execute(
     Raises:
         TargetError: the target failed; the folder keeps what was answered.
     """
-    oracle, config, data = plan.oracle, plan.config, plan.data
+    oracle, data = plan.oracle, plan.data
     progress = Progress(total=plan.queries_at_most, examples=len(data))
     report = on_progress or (lambda _: None)
+    record: dict[str, Any] = {}
     began = time.monotonic()
     session = folder.write_session({"seconds": 0.0})
     try:
@@ -198,17 +198,14 @@ def execute(
             progress.finished += len(examples)
             progress.queries, progress.distances = spent, list(finished)
             report(progress)
-        attack_seconds = time.monotonic() - attack_began
+        record["attack_seconds"] = time.monotonic() - attack_began
     finally:
-        books = {purpose: asdict(ledger) for purpose, ledger in oracle.books.items()}
-        record: dict[str, Any] = {
+        record |= {
             "seconds": time.monotonic() - began,
             "max_batch": oracle.max_batch,
-            "ledger": books,
+            "threads": torch.get_num_threads(),
+            "ledger": {purpose: asdict(ledger) for purpose, ledger in oracle.books.items()},
         }
-        record["threads"] = torch.get_num_threads()
-        if "attack_seconds" in locals():
-            record["attack_seconds"] = attack_seconds
         folder.write_session(record, session)
     results = figures(folder)
     folder.write_json("results.json", results)
@@ -269,13 +266,17 @@ def _clean(plan: Plan, folder: RunFolder, progress: Progress, report: Callable[[
 
 def _truth(plan: Plan, predicted: Tensor) -> Tensor:
     """The true labels; for data without labels, what the target says."""
-    return predicted if plan.labels is None else plan.labels
+    return predicted if plan.data.labels is None else plan.data.labels
+
+
+def _goals(plan: Plan, predicted: Tensor) -> Tensor:
+    """The class of each example to leave, or to reach."""
+    return _truth(plan, predicted) if plan.goals is None else plan.goals
 
 
 def _skip_wrong(plan: Plan, folder: RunFolder, predicted: Tensor) -> None:
     """Examples that the target gets wrong (or cannot answer) from the start are not attacked."""
-    truth = _truth(plan, predicted)
-    goals = truth if plan.goals is None else plan.goals
+    truth, goals = _truth(plan, predicted), _goals(plan, predicted)
     broken = predicted < 0
     wrong = ((predicted != truth) | broken).nonzero()[:, 0].tolist()
     folder.write_examples(
@@ -297,11 +298,9 @@ def _jobs(plan: Plan, predicted: Tensor, done: set[int]) -> Any:
     positions = torch.tensor([i for i in range(len(plan.data)) if i not in done], dtype=torch.int64)
     if len(positions) == 0:
         return iter(())
-    truth = _truth(plan, predicted)
-    goals = truth if plan.goals is None else plan.goals
     return make_jobs(
         plan.data.inputs[positions],
-        Goal(goals[positions], targeted=plan.goals is not None),
+        Goal(_goals(plan, predicted)[positions], targeted=plan.goals is not None),
         root_keys(plan.config.seed, plan.data.indices[positions]),
         plan.config.budget,
         device=plan.oracle.device,
@@ -314,55 +313,54 @@ def _jobs(plan: Plan, predicted: Tensor, done: set[int]) -> Any:
 
 def _finish(plan: Plan, folder: RunFolder, job: Job, predicted: Tensor) -> dict[int, Example]:
     """Save a finished group's adversarial examples, read them back, ask again, and measure what was read."""
-    data, accounts, oracle = plan.data, job.accounts, plan.oracle
-    truth = _truth(plan, predicted)
+    data, accounts = plan.data, job.accounts
+    truth, traces = _truth(plan, predicted), accounts.traces()
     found = torch.isfinite(accounts.distance).nonzero()[:, 0].tolist()
-    shape = data.inputs.shape[1:]
-    pictures = shape[0] in (1, 3)
+    pictures = data.inputs.shape[1] in (1, 3)
     position = job.examples.tolist()
-    saved, pngs = {}, {}
+    indices = data.indices[job.examples].tolist()
+    originals, saved, pngs = [], [], []
     for row in found:
-        index = int(data.indices[position[row]])
+        index = indices[row]
         folder.write_array("originals", index, accounts.originals[row])
         folder.write_array("adversarial", index, accounts.best[row])
+        originals.append(folder.read_array("originals", index))
+        saved.append(folder.read_array("adversarial", index))
         if pictures:
             folder.write_png(index, accounts.best[row])
-        saved[row] = _verify(plan, folder.read_array("originals", index), folder.read_array("adversarial", index))
-        if pictures:
-            pngs[row] = _verify(plan, folder.read_array("originals", index), folder.read_png(index))
-    labels = oracle.ask(torch.stack([s[0] for s in saved.values()]), "verify").labels if saved else torch.empty(0)
-    png_labels = oracle.ask(torch.stack([s[0] for s in pngs.values()]), "verify").labels if pngs else labels
+            pngs.append(folder.read_png(index))
+    files = dict(zip(found, _verify(plan, job, found, originals, saved), strict=True))
+    eights = dict(zip(found, _verify(plan, job, found, originals, pngs), strict=True)) if pictures else {}
     examples = {}
-    traces = accounts.traces()
     for row, place in enumerate(position):
-        example = Example(
-            index=int(data.indices[place]),
+        label, success, distance = files.get(row, (None, False, None))
+        _, png_success, png_distance = eights.get(row, (None, None, None))
+        examples[place] = Example(
+            index=indices[row],
             id=data.ids[place],
             label=int(truth[place]),
             predicted=int(predicted[place]),
             goal_label=int(accounts.goal.labels[row]),
             stop_reason=accounts.stopped[row] or "interrupted",
             queries=int(accounts.spent[row]),
+            success=success,
+            adversarial_label=label,
+            distance=distance,
+            png_success=png_success,
+            png_distance=png_distance,
             trace=tuple(zip(traces[row][0].tolist(), traces[row][1].tolist(), strict=True)),
         )
-        examples[place] = example
-    for place_in_found, row in enumerate(found):
-        answer = labels[place_in_found]
-        verified = {
-            "success": bool(accounts.goal.met(answer, torch.tensor(row))) and int(answer) >= 0,
-            "adversarial_label": int(answer),
-            "distance": saved[row][1],
-        }
-        if pictures:
-            answer = png_labels[place_in_found]
-            verified["png_success"] = bool(accounts.goal.met(answer, torch.tensor(row))) and int(answer) >= 0
-            verified["png_distance"] = pngs[row][1]
-        example = examples[position[row]]
-        examples[position[row]] = Example(**{**asdict(example), "trace": example.trace, **verified})
     return examples
 
 
-def _verify(plan: Plan, original: Tensor, saved: Tensor) -> tuple[Tensor, float]:
-    """A file as it was read, and its float64 distance to the original."""
-    row = plan.oracle.admissible(saved).cpu()
-    return row, float((row.double() - original.double()).square().sum().sqrt())
+def _verify(
+    plan: Plan, job: Job, found: Sequence[int], originals: Sequence[Tensor], files: Sequence[Tensor]
+) -> list[tuple[int, bool, float]]:
+    """Ask files as they were read (``verify`` ledger): label, whether it meets the goal, float64 distance of each."""
+    if not files:
+        return []
+    rows = plan.oracle.admissible(torch.stack(list(files))).cpu()
+    labels = plan.oracle.ask(rows, "verify").labels
+    met = job.problem.goal.met(labels, torch.tensor(found)) & (labels >= 0)
+    distance = job.problem.domain.distance(torch.stack(list(originals)), rows)
+    return list(zip(labels.tolist(), met.tolist(), distance.tolist(), strict=True))

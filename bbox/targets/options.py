@@ -6,7 +6,7 @@ import ast
 from collections.abc import Mapping, Sequence
 
 from bbox.errors import UsageError
-from bbox.registry import did_you_mean
+from bbox.registry import check_options
 
 __all__ = ["PREPROCESSING", "Options", "floats", "integer", "literal", "size_pair"]
 
@@ -25,10 +25,7 @@ class Options:
     def __init__(self, spec: str, given: Mapping[str, object], known: Sequence[str]) -> None:
         self.spec = spec
         self._given = given
-        for name in given:
-            if name not in known:
-                takes = ", ".join(known) if known else "no options"
-                raise UsageError(f"{spec} has no option {name!r}{did_you_mean(name, known) or ';'} it takes {takes}")
+        check_options(spec, given, known)
 
     def text(self, name: str) -> str | None:
         """The option as text, ``None`` where it is not given."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from functools import lru_cache
 from math import prod
 
 import scipy.fft
@@ -76,8 +77,13 @@ class DCTSubspace(Subspace):
         channels, height, width = self.shape
         self.block = (channels, max(1, int(height / factor)), max(1, int(width / factor)))
         self.dim = prod(self.block)
-        self._rows = _dct_basis(height, self.block[1]).to(device)
-        self._columns = _dct_basis(width, self.block[2]).to(device)
+        self._bases = {
+            exact: tuple(
+                _on_grid(_dct_basis(size, count), exact).to(device)
+                for size, count in zip(self.shape[1:], self.block[1:], strict=True)
+            )
+            for exact in (False, True)
+        }
 
     def lift(self, coefficients: Tensor, *, exact: bool = False) -> Tensor:
         coefficients = _on_grid(coefficients, exact)
@@ -93,13 +99,15 @@ class DCTSubspace(Subspace):
         return (half.transpose(-1, -2) @ row_basis.T).transpose(-1, -2).reshape(len(rows), self.dim)
 
     def _basis(self, like: Tensor, exact: bool) -> tuple[Tensor, Tensor]:
-        return _on_grid(self._rows, exact).to(like.dtype), _on_grid(self._columns, exact).to(like.dtype)
+        rows, columns = self._bases[exact]
+        return rows.to(like.dtype), columns.to(like.dtype)
 
 
 def _on_grid(values: Tensor, exact: bool) -> Tensor:
     return (values.double() + _TO_GRID).sub_(_TO_GRID) if exact else values
 
 
+@lru_cache(maxsize=64)
 def _dct_basis(size: int, count: int) -> Tensor:
     """The first ``count`` orthonormal DCT-II vectors of length ``size``, in float64: (count, size)."""
     identity = torch.eye(size, dtype=torch.float64)[:count].numpy()
