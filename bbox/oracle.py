@@ -19,11 +19,11 @@ from torch import Tensor
 from bbox.domain import Box
 from bbox.errors import BudgetError, InternalError, TargetError
 from bbox.goal import Goal
-from bbox.targets.base import Target
+from bbox.targets.base import REFUSED, Target
 
 __all__ = ["Accounts", "Answers", "Ledger", "Oracle", "Purpose", "StopReason"]
 
-Purpose = Literal["attack", "probe", "clean", "verify", "fit"]
+Purpose = Literal["attack", "probe", "clean", "verify", "fit", "select", "certify"]
 StopReason = Literal[
     "budget",
     "converged",
@@ -47,12 +47,14 @@ class Ledger:
         calls: forwards (batches) that delivered them.
         replayed: rows answered from a journal on resume; they count in an example's budget and were paid before.
         invalid: delivered rows whose answer was not usable (not finite, not a class).
+        refused: delivered rows that the target refused to answer (a stateful defense).
     """
 
     queries: int = 0
     calls: int = 0
     replayed: int = 0
     invalid: int = 0
+    refused: int = 0
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ class Answers:
     """A target's answers, on the CPU (one transfer a call).
 
     Shapes:
-        labels: (m,) int64, the top-1 class, -1 where the answer was not usable.
+        labels: (m,) int64, the top-1 class, -1 where the answer was not usable, -2 where the target refused.
         scores: (m, classes) float32, or ``None`` where the target gives labels only.
     """
 
@@ -146,8 +148,10 @@ class Oracle:
 
     def _deliver(self, rows: Tensor, purpose: Purpose) -> Answers:
         try:
+            # A target that remembers what it was asked must see the attack's traffic alone.
+            target = self.target if purpose == "attack" else self.target.fresh()
             with self._one_at_a_time:
-                raw = self.target(rows)
+                raw = target(rows)
         except torch.cuda.OutOfMemoryError:
             raise
         except (TargetError, BudgetError):
@@ -160,6 +164,7 @@ class Oracle:
         ledger.queries += len(rows)
         ledger.calls += 1
         ledger.invalid += int((answers.labels == _UNKNOWN).sum())
+        ledger.refused += int((answers.labels == REFUSED).sum())
         return answers
 
     def _read(self, raw: object, count: int) -> Answers:
@@ -176,6 +181,8 @@ class Oracle:
                 labels = torch.where(whole, labels, torch.full_like(labels, _UNKNOWN))
             labels = labels.to(torch.int64)
             beyond = labels < 0
+            if self.target.refuses:
+                beyond &= labels != REFUSED
             if self.target.num_classes is not None:
                 beyond |= labels >= self.target.num_classes
             return Answers(labels.masked_fill(beyond, _UNKNOWN), None)
@@ -186,7 +193,10 @@ class Oracle:
         scores = raw.detach().to("cpu", torch.float32)
         labels = scores.argmax(1)
         # A class masked with -inf is an answer; NaN, or an infinite best score, is none (NaN counts as the maximum).
-        return Answers(labels.masked_fill(~torch.isfinite(scores.amax(1)), _UNKNOWN), scores)
+        labels = labels.masked_fill(~torch.isfinite(scores.amax(1)), _UNKNOWN)
+        if self.target.refuses:
+            labels = labels.masked_fill(scores.isnan().all(1), REFUSED)
+        return Answers(labels, scores)
 
 
 class Accounts:
@@ -253,10 +263,9 @@ class Accounts:
             rows: (k, *shape) as the target saw them; owner, number, labels: (k,) int64 on the CPU.
             returns: which rows are adversarial, (k,) bool.
         """
-        usable = labels != _UNKNOWN
-        adversarial = self.goal.met(labels, owner) & usable
+        adversarial = self.goal.met(labels, owner) & (labels >= 0)
         owners, best = owner.numpy(), self.distance.numpy()
-        self.failed.numpy()[owners[~usable.numpy()]] = True
+        self.failed.numpy()[owners[(labels == _UNKNOWN).numpy()]] = True
         hit = adversarial.numpy().nonzero()[0]
         if len(hit) == 0:
             return adversarial

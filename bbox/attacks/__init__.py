@@ -69,7 +69,7 @@ def make_attack(name: str, options: Mapping[str, object] | None = None) -> Attac
         from bbox.attacks.foolbox_attack import FoolboxAttack
 
         return FoolboxAttack(name.removeprefix(_FOOLBOX), options)
-    from bbox.attacks.options import build
+    from bbox.options import build
 
     return build(name, attack_class(name), options)
 

@@ -81,7 +81,7 @@ class FoolboxAttack(Attack):
         cls = foolbox_class(name)
         known = foolbox_options(name)
         check_options(f"foolbox:{name}", options, known)
-        from bbox.attacks.options import read_option
+        from bbox.options import read_option
 
         values = {key: read_option(f"foolbox:{name}: {key}", known[key][0], value) for key, value in options.items()}
         self.name = name

@@ -10,6 +10,8 @@ from torch import Tensor
 
 Access = Literal["scores", "labels"]
 
+REFUSED = -2  # the label of a row that a target refused to answer (``Target.refuses``)
+
 
 class Target(ABC):
     """A classifier as the oracle sees it.
@@ -22,6 +24,9 @@ class Target(ABC):
         num_classes: number of classes, ``None`` where the target does not say.
         device: where rows should lie.
         in_process: whether a forward runs on this machine (then the oracle may calibrate its batch size).
+        deterministic: whether a row that is asked again gets the same answer.
+        refuses: whether a row may go unanswered; the target then answers NaN scores, or the label ``REFUSED``.
+        rows_per_query: rows that the innermost model computes for one query.
     """
 
     name: str
@@ -30,6 +35,9 @@ class Target(ABC):
     num_classes: int | None = None
     device: torch.device = torch.device("cpu")
     in_process: bool = True
+    deterministic: bool = True
+    refuses: bool = False
+    rows_per_query: int = 1
 
     @abstractmethod
     def __call__(self, rows: Tensor) -> Tensor:
@@ -45,3 +53,7 @@ class Target(ABC):
     @abstractmethod
     def fingerprint(self) -> str:
         """A hex digest that changes when the target answers differently (its weights, its preprocessing)."""
+
+    def fresh(self) -> Target:
+        """The same target without a memory of what it was asked; itself where it keeps none."""
+        return self

@@ -1,0 +1,100 @@
+"""The defense contract: something put around a target that gives back a target."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from bbox.errors import UsageError
+from bbox.targets.base import Target
+
+__all__ = ["Defense", "Wrapped", "need_scores"]
+
+
+class Defense(ABC):
+    """A defense. Subclasses are dataclasses whose fields are its options; the command line reads them from there.
+
+    Attributes:
+        summary: one sentence for listings.
+        needs: what it works on: ``"input"``, ``"scores"``, ``"state"`` (a memory of earlier queries).
+        cost: what it costs in latency, accuracy and memory a query.
+        weakness: the adaptive attack that is known to get around it, with its source.
+        adaptations: the adaptive attackers that the evaluation must try, by name: ``"average"`` (votes over repeats),
+            ``"scale-free"`` (a score attack that does not read the size of scores), ``"resample"`` (searches the
+            smallest step that a stateful detector lets through).
+        trained: whether ``bbox.defenses.training`` must fit it before it can wrap.
+    """
+
+    summary: ClassVar[str] = ""
+    needs: ClassVar[tuple[str, ...]] = ("input",)
+    cost: ClassVar[str] = ""
+    weakness: ClassVar[str] = ""
+    adaptations: ClassVar[tuple[str, ...]] = ()
+    trained: ClassVar[bool] = False
+
+    @abstractmethod
+    def wrap(self, target: Target) -> Target:
+        """The defended target; it can be attacked, certified and wrapped again like any other.
+
+        Raises:
+            UsageError: the target does not give what the defense works on, or the defense was not fitted.
+        """
+
+    def describe(self) -> str:
+        """Name and options, as text that changes whenever the defense answers differently."""
+        options = [f"{f.name}={getattr(self, f.name)!r}" for f in fields(self) if f.init] if is_dataclass(self) else []
+        return f"{type(self).__name__}({', '.join(options)})"
+
+    def state(self) -> tuple[Mapping[str, object], Mapping[str, Tensor]]:
+        """What fitting has made: a JSON-able structure and tensors. Nothing for a defense that is not trained."""
+        return {}, {}
+
+    def restore(self, structure: Mapping[str, object], tensors: Mapping[str, Tensor]) -> None:
+        """Take back what ``state`` gave."""
+        del structure, tensors
+
+
+class Wrapped(Target):
+    """A target inside a defense. Subclasses write ``__call__`` and ask ``self.inner(rows)``.
+
+    Everything that is not said otherwise is the inner target's: access, shape, classes, device.
+    """
+
+    def __init__(self, inner: Target, defense: Defense, *, name: str) -> None:
+        self.inner = inner
+        self.defense = defense
+        self.name = f"{name}({inner.name})"
+        self.access = inner.access
+        self.input_shape = inner.input_shape
+        self.num_classes = inner.num_classes
+        self.device = inner.device
+        self.in_process = inner.in_process
+        self.deterministic = inner.deterministic
+        self.refuses = inner.refuses
+        self.rows_per_query = inner.rows_per_query
+
+    def fingerprint(self) -> str:
+        digest = hashlib.sha256(f"{self.inner.fingerprint()} {self.defense.describe()}".encode())
+        for name, tensor in sorted(self.defense.state()[1].items()):
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
+    def fresh(self) -> Target:
+        inner = self.inner.fresh()
+        return self if inner is self.inner else self.defense.wrap(inner)
+
+
+def need_scores(target: Target, name: str) -> None:
+    """Refuse a target that gives labels only.
+
+    Raises:
+        UsageError: it does.
+    """
+    if target.access != "scores":
+        raise UsageError(f"{name} works on scores, and {target.name} answers labels only")
