@@ -47,7 +47,9 @@ class Defense(ABC):
 
     def describe(self) -> str:
         """Name and options, as text that changes whenever the defense answers differently."""
-        options = [f"{f.name}={getattr(self, f.name)!r}" for f in fields(self) if f.init] if is_dataclass(self) else []
+        options: list[str] = (
+            [f"{f.name}={getattr(self, f.name)!r}" for f in fields(self) if f.init] if is_dataclass(self) else []
+        )
         return f"{type(self).__name__}({', '.join(options)})"
 
     def state(self) -> tuple[Mapping[str, object], Mapping[str, Tensor]]:
