@@ -17,8 +17,9 @@ import torch
 from torch import Tensor
 
 from bbox.errors import InternalError, TargetError
-from bbox.oracle import Answers, Oracle, StopReason
+from bbox.oracle import UNKNOWN, Answers, Oracle, StopReason
 from bbox.problem import Answer, Ask, Job, Journal, Pool, Problem, make_jobs
+from bbox.votes import Tally
 
 __all__ = ["Answer", "Ask", "Job", "Journal", "Pool", "Problem", "drive", "make_jobs"]
 
@@ -45,7 +46,11 @@ class _Room:
 
 
 class _Lane:
-    """One group's generator, the ask it waits for, and what has come back so far."""
+    """One group's generator, the ask it waits for, and what has come back so far.
+
+    With votes, ``pending``, ``owner``, ``number`` and every index are of copies of rows; what is kept for the answer
+    is of rows.
+    """
 
     def __init__(self, job: Job, attack: _Attack, journal: Journal | None) -> None:
         self.job = job
@@ -54,7 +59,8 @@ class _Lane:
         self.replay = [journal.answers(int(e)) for e in job.examples] if journal else None
         self.known = torch.tensor([len(labels) for labels, _ in self.replay]) if self.replay else None
         self.ask: Ask | None = None
-        self.pending = torch.empty(0, dtype=torch.int64)
+        self.tally: Tally | None = None  # for an ask with votes
+        self.owner = self.pending = torch.empty(0, dtype=torch.int64)
         self.in_flight = 0  # rows that a forward under way will answer
         self.finished = False
         self.fruitless = 0  # asks in a row of which nothing could be admitted
@@ -76,16 +82,20 @@ class _Lane:
         except StopIteration:
             self.close(room)
             return
-        owner = self.ask.owner
-        if len(owner) == 0:
+        rows, self.owner, self.tally = len(self.ask.owner), self.ask.owner, None
+        if rows == 0:
             self.generator.close()
             raise InternalError("the attack asked no rows; return instead of asking nothing")
+        if self.ask.votes != 1:
+            self.tally = Tally(rows, self.ask.votes, self.ask.majority)
+            self.owner = self.owner.repeat_interleave(self.ask.votes)
+        owner = self.owner
         admitted, self.number = accounts.admit(owner, room.left, self.known)
         full = room.left is not None and bool((~admitted & accounts.active[owner]).any())
         self.starved |= full
-        self.answered = torch.zeros(len(owner), dtype=torch.bool)
-        self.adversarial = torch.zeros(len(owner), dtype=torch.bool)
-        self.labels = torch.full((len(owner),), -1, dtype=torch.int64)
+        self.answered = torch.zeros(rows, dtype=torch.bool)
+        self.adversarial = torch.zeros(rows, dtype=torch.bool)
+        self.labels = torch.full((rows,), -1, dtype=torch.int64)
         self.scores: Tensor | None = None
         self.pending = admitted.nonzero()[:, 0]
         room.take(len(self.pending) - self._on_record())
@@ -112,10 +122,14 @@ class _Lane:
 
     def rows(self, index: Tensor, oracle: Oracle) -> Tensor:
         """Make these rows of the ask, as the target will see them."""
-        source = self._current.rows
+        if self.ask is None:
+            raise InternalError("no ask is under way")
+        source, again = self.ask.rows, None
+        if self.tally is not None:  # copies lie side by side: make a row once
+            index, again = torch.unique_consecutive(index // self.tally.votes, return_inverse=True)
         rows = oracle.admissible(source[index.to(source.device)] if isinstance(source, Tensor) else source(index))
         self.job.accounts.check(rows)
-        return rows
+        return rows if again is None else rows[again.to(rows.device)]
 
     def _old(self) -> Tensor:
         """Which pending rows the journal has answers to: (pending,) bool."""
@@ -138,19 +152,16 @@ class _Lane:
         self.in_flight += len(index)
         return index
 
-    @property
-    def _current(self) -> Ask:
-        if self.ask is None:
-            raise InternalError("no ask is under way")
-        return self.ask
-
-    @property
-    def owner(self) -> Tensor:
-        return self._current.owner
-
     def book(self, index: Tensor, rows: Tensor, labels: Tensor, scores: Tensor | None) -> None:
         """Book the answers to these rows of the ask."""
         owner, number = self.owner[index], self.number[index]
+        if self.tally is not None:  # a row is booked by its vote, when its last copy is in
+            self.job.accounts.failed[owner[labels == UNKNOWN]] = True
+            self.tally.add(index, labels, scores if self.scores_wanted else None)
+            last = self.tally.last(index)
+            rows, owner, number = rows[last.to(rows.device)], owner[last], number[last]
+            index = index[last] // self.tally.votes
+            labels, scores = self.tally.result(index, owner, self.job.accounts.goal)
         self.answered[index] = True
         self.adversarial[index] = self.job.accounts.record(rows, owner, number, labels)
         self.labels[index] = labels

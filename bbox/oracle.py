@@ -16,12 +16,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bbox.domain import Box
+from bbox.domain import ROUNDING, Box
 from bbox.errors import BudgetError, InternalError, TargetError
 from bbox.goal import Goal
 from bbox.targets.base import REFUSED, Target
 
-__all__ = ["Accounts", "Answers", "Ledger", "Oracle", "Purpose", "StopReason"]
+__all__ = ["UNKNOWN", "Accounts", "Answers", "Ledger", "Oracle", "Purpose", "StopReason"]
 
 Purpose = Literal["attack", "probe", "clean", "verify", "fit", "select", "certify"]
 StopReason = Literal[
@@ -30,12 +30,13 @@ StopReason = Literal[
     "success",
     "start_not_found",
     "already_wrong",
+    "refused",
     "target_error",
     "interrupted",
     "time_limit",
 ]
 
-_UNKNOWN = -1  # the label of a row that the target answered with something that is no answer (NaN, out of range)
+UNKNOWN = -1  # the label of a row that the target answered with something that is no answer (NaN, out of range)
 
 
 @dataclass
@@ -163,7 +164,7 @@ class Oracle:
         ledger = self.books[purpose]
         ledger.queries += len(rows)
         ledger.calls += 1
-        ledger.invalid += int((answers.labels == _UNKNOWN).sum())
+        ledger.invalid += int((answers.labels == UNKNOWN).sum())
         ledger.refused += int((answers.labels == REFUSED).sum())
         return answers
 
@@ -178,14 +179,14 @@ class Oracle:
             labels = raw.detach().to("cpu")
             if labels.is_floating_point():
                 whole = torch.isfinite(labels) & (labels == labels.round())
-                labels = torch.where(whole, labels, torch.full_like(labels, _UNKNOWN))
+                labels = torch.where(whole, labels, torch.full_like(labels, UNKNOWN))
             labels = labels.to(torch.int64)
             beyond = labels < 0
             if self.target.refuses:
                 beyond &= labels != REFUSED
             if self.target.num_classes is not None:
                 beyond |= labels >= self.target.num_classes
-            return Answers(labels.masked_fill(beyond, _UNKNOWN), None)
+            return Answers(labels.masked_fill(beyond, UNKNOWN), None)
         if raw.ndim != 2 or len(raw) != count or raw.shape[1] < 1:
             raise TargetError(
                 f"{name} answered {tuple(raw.shape)} for {count} rows, expected ({count}, classes) scores"
@@ -193,7 +194,7 @@ class Oracle:
         scores = raw.detach().to("cpu", torch.float32)
         labels = scores.argmax(1)
         # A class masked with -inf is an answer; NaN, or an infinite best score, is none (NaN counts as the maximum).
-        labels = labels.masked_fill(~torch.isfinite(scores.amax(1)), _UNKNOWN)
+        labels = labels.masked_fill(~torch.isfinite(scores.amax(1)), UNKNOWN)
         if self.target.refuses:
             labels = labels.masked_fill(scores.isnan().all(1), REFUSED)
         return Answers(labels, scores)
@@ -220,7 +221,7 @@ class Accounts:
         self.limit = torch.full((n,), budget, dtype=torch.int64)
         self.spent = torch.zeros(n, dtype=torch.int64)
         self.best = originals.clone()
-        self.best_label = torch.full((n,), _UNKNOWN, dtype=torch.int64)
+        self.best_label = torch.full((n,), UNKNOWN, dtype=torch.int64)
         self.distance = torch.full((n,), torch.inf, dtype=torch.float64)
         self.failed = torch.zeros(n, dtype=torch.bool)
         self.stopped: list[StopReason | None] = [None] * n
@@ -265,7 +266,7 @@ class Accounts:
         """
         adversarial = self.goal.met(labels, owner) & (labels >= 0)
         owners, best = owner.numpy(), self.distance.numpy()
-        self.failed.numpy()[owners[(labels == _UNKNOWN).numpy()]] = True
+        self.failed.numpy()[owners[(labels == UNKNOWN).numpy()]] = True
         hit = adversarial.numpy().nonzero()[0]
         if len(hit) == 0:
             return adversarial
@@ -295,8 +296,12 @@ class Accounts:
         for i in self.failed.nonzero()[:, 0].tolist():
             self.stop(i, "target_error")
         if self.stop_at is not None:
-            for i in (self.distance <= self.stop_at).nonzero()[:, 0].tolist():
-                self.stop(i, "success")
+            self.finish(self.stop_at)
+
+    def finish(self, within: float) -> None:
+        """Stop with ``success`` the examples whose closest adversarial row lies within this distance."""
+        for i in (self.distance <= within + ROUNDING).nonzero()[:, 0].tolist():
+            self.stop(i, "success")
 
     def stop(self, example: int, reason: StopReason) -> None:
         """Give an example its stop reason; the first one stays."""

@@ -26,10 +26,17 @@ class Ask:
         rows: (m, *shape) on the target's device, or a function that makes the rows with given numbers, (k,) int64 ->
             (k, *shape), so that many rows need not exist at once.
         owner: (m,) int64 on the CPU, the example that each row belongs to.
+
+    Attributes:
+        votes: how often each row is asked; each time is a query. What comes back and what is booked is the vote
+            (``bbox.votes.vote``), never a single copy: one lucky answer of a noisy target is no adversarial example.
+        majority: the share of a row's votes that must be for the goal, and more, for the goal to be met.
     """
 
     rows: Rows
     owner: Tensor
+    votes: int = 1
+    majority: float = 0.5
 
 
 @dataclass(frozen=True)
@@ -37,10 +44,10 @@ class Answer:
     """What came back for an ``Ask``, row by row, on the CPU.
 
     Shapes:
-        answered: (m,) bool; a row is unanswered when its owner's budget is spent.
+        answered: (m,) bool; a row is unanswered when its owner's budget is spent, also where it ended among the votes.
         adversarial: (m,) bool, the goal is met. False where unanswered.
-        labels: (m,) int64, -1 where unanswered.
-        scores: (m, classes) float32, for attacks with access to scores only.
+        labels: (m,) int64, -1 where unanswered, -2 where the target refused (every copy); such a row is ``answered``.
+        scores: (m, classes) float32, for attacks with access to scores only; the mean of the answered copies.
     """
 
     answered: Tensor
@@ -61,6 +68,9 @@ class Pool:
 class Problem:
     """What an attack is given: a group of n examples.
 
+    ``remaining()`` says how many queries each may still ask, (n,) int64 on the CPU. ``finish(within)`` stops those
+    with success whose closest adversarial row so far lies within this distance: for attacks at a fixed epsilon.
+
     Shapes:
         originals: (n, *shape) float32 on the target's device.
         keys: (n,) int64, each example's source of randomness (``bbox.zo.fold``), from (seed, index) alone.
@@ -75,6 +85,7 @@ class Problem:
     starts: Tensor | None = None
     pool: Pool | None = None
     remaining: Callable[[], Tensor] = field(default=lambda: torch.empty(0), repr=False)
+    finish: Callable[[float], None] = field(default=lambda within: None, repr=False)
 
     def __len__(self) -> int:
         return len(self.originals)
@@ -136,5 +147,6 @@ def make_jobs(
             starts=None if starts is None else starts[rows].to(device),
             pool=pool,
             remaining=accounts.remaining,
+            finish=accounts.finish,
         )
         yield Job(problem, accounts, examples[rows])

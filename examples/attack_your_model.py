@@ -19,7 +19,8 @@ for _ in range(200):
 # One call: 500 queries for each image and not one more; every success has been asked again from its saved file.
 result = bbox.attack(model, images[:16], labels[:16], "cgba", budget=500)
 print(f"attacked {result.summary['attacked']} of {result.summary['examples']} images")
-print(f"median l2 {result.summary['checkpoints'][-1]['median_l2']:.3f} after {result.queries.max()} queries an image")
+reached = result.summary["checkpoints"][-1]["median_distance"]
+print(f"median l2 {reached:.3f} after {result.queries.max()} queries an image")
 
 # Where the model sits behind a function (an API, another framework), wrap the function. Labels alone are enough.
 result = bbox.attack(lambda rows: model(rows).argmax(1), images[:4], labels[:4], "cgba", budget=200)

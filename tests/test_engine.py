@@ -13,7 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bbox.attacks import ATTACKS, Answer, Ask, Attack, Problem, Run, make_attack
+from bbox.attacks import ATTACKS, Answer, Ask, Attack, Problem, Run, Square, make_attack
 from bbox.engine import drive, make_jobs
 from bbox.errors import InternalError, TargetError
 from bbox.goal import Goal
@@ -244,8 +244,10 @@ _EVERY = [
 ]
 
 
-@pytest.mark.parametrize("access", ["scores", "labels"])
-@pytest.mark.parametrize("name", _EVERY)
+@pytest.mark.parametrize(
+    ("name", "access"),
+    [(name, access) for name in _EVERY for access in ("scores", "labels") if (name, access) != ("square", "labels")],
+)
 def test_reported_queries_are_the_metered_rows(name: str, access: str) -> None:
     target = Quadratic(access=access)
     oracle = Oracle(target, max_batch=9)
@@ -270,8 +272,8 @@ def test_reported_queries_are_the_metered_rows(name: str, access: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "targeted"),
-    [("cgba", False), ("cgba-h", True), (HSJ, False), (ScoreWalk(), False)],
-    ids=["cgba", "cgba-h", "foolbox", "scores"],
+    [("cgba", False), ("cgba-h", True), (HSJ, False), (ScoreWalk(), False), (Square(epsilon=1.0), False)],
+    ids=["cgba", "cgba-h", "foolbox", "scores", "square"],
 )
 def test_a_journal_replays_without_asking(name: str | Attack, targeted: bool) -> None:
     full = Recorder()
@@ -581,3 +583,132 @@ def test_generators_are_closed_when_the_run_ends_with_an_error() -> None:
         attack(Scripted(script), RaisesAfter(good=6), examples_of(Quadratic(), 4), 30, group=2)
     assert closed == [True, True]
     assert caught.value is not None
+
+
+# --- votes -------------------------------------------------------------------------------------------------------
+
+
+def _votes(answers: list[Answer], votes: int, asks: int = 1, rows: int = 2, majority: float = 0.5) -> Scripted:
+    """Asks ``rows`` rows an example, made by a function, and keeps what comes back."""
+
+    def make(problem: Problem, owner: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+        return (problem.originals[owner[index]] + 0.01 * (index % rows).view(-1, 1, 1, 1)).clamp(0, 1)
+
+    def script(problem: Problem) -> Run:
+        owner = torch.arange(len(problem)).repeat_interleave(rows)
+        for _ in range(asks):
+            answers.append((yield Ask(lambda index: make(problem, owner, index), owner, votes, majority)))
+
+    return Scripted(script)
+
+
+@pytest.mark.parametrize("max_batch", [1, 4, 100])
+@pytest.mark.parametrize("budget", [1, 2, 3, 5, 6, 7, 8, 11, 12])
+def test_a_row_counts_when_all_its_votes_were_cast(budget: int, max_batch: int) -> None:
+    answers: list[Answer] = []
+    target = Constant()  # class 0
+    examples = Examples(torch.full((3, 1, 8, 8), 0.5), torch.tensor([1, 0, 2]))
+    found = attack(_votes(answers, 3, asks=9), target, examples, budget, max_batch=max_batch)
+    assert target.rows == 3 * budget == sum(o.spent for o in found.values())
+    whole = budget // 3
+    for ask, answer in enumerate(answers):
+        rows = max(0, min(2, whole - 2 * ask))
+        for i in range(3):
+            mine = slice(2 * i, 2 * i + 2)
+            assert answer.answered[mine].tolist() == [r < rows for r in range(2)]
+            assert answer.adversarial[mine].tolist() == [r < rows and i != 1 for r in range(2)]
+            assert answer.labels[mine].tolist() == [0 if r < rows else -1 for r in range(2)]
+    assert [bool(found[i].trace) for i in range(3)] == [whole > 0, False, whole > 0]
+    if whole:
+        assert found[0].trace == ((3, 0.0),), "the number of the last copy"
+    assert {o.stopped for o in found.values()} == {"budget"}
+
+
+class Alternating(Quadratic):
+    """Answers each row by turns: class 0, 1, 1, 0, 1, 1 ... or NaN scores, by a list."""
+
+    refuses = True
+
+    def __init__(self, turns: list[int]) -> None:
+        super().__init__()
+        self.turns = turns
+        self.asked: Counter[bytes] = Counter()
+
+    def answer(self, rows: torch.Tensor) -> torch.Tensor:
+        labels = []
+        for row in rows:
+            labels.append(self.turns[self.asked[row_hash(row)] % len(self.turns)])
+            self.asked[row_hash(row)] += 1
+        scores = torch.nn.functional.one_hot(torch.tensor(labels).clamp(min=0), 4).float()
+        return scores.masked_fill(torch.tensor(labels)[:, None] < 0, torch.nan)
+
+
+@pytest.mark.parametrize(
+    ("turns", "majority", "label"),
+    [
+        ([1, 1, 0], 0.5, 1),
+        ([1, 0, 0], 0.5, 0),
+        ([1, 0, 1, 0], 0.5, 0),
+        ([1, 1, 0], 0.7, 0),
+        ([1, 1, 1, 1], 0.9, 1),
+        ([1, -2, -2, -2], 0.5, 1),
+        ([-2, -2], 0.5, -2),
+    ],
+)
+def test_best_and_trace_are_booked_by_the_vote(turns: list[int], majority: float, label: int) -> None:
+    answers: list[Answer] = []
+    target = Alternating(turns)
+    examples = Examples(torch.full((2, 1, 8, 8), 0.5), torch.zeros(2, dtype=torch.int64))
+    examples.inputs[1] = 0.25
+    found = attack(_votes(answers, len(turns), majority=majority), target, examples, 100, max_batch=3)
+    (answer,) = answers
+    assert bool(answer.answered.all())
+    assert answer.labels.tolist() == [label] * 4
+    assert answer.adversarial.tolist() == [label == 1] * 4
+    for o in found.values():
+        assert o.trace == (((len(turns), 0.0),) if label == 1 else ())
+        assert o.label == (1 if label == 1 else -1)
+
+
+def test_one_unusable_copy_ends_the_example() -> None:
+    answers: list[Answer] = []
+    target = NaNAfter(good=2)
+    found = attack(_votes(answers, 4, asks=5), target, examples_of(target, 1), 100)
+    assert (found[0].stopped, target.rows) == ("target_error", 8)
+    target = NaNAfter(good=2)
+    found = attack(_votes(answers, 8, asks=5), target, examples_of(target, 1), 3)
+    assert (found[0].stopped, target.rows) == ("target_error", 3), "also where the budget ends among the copies"
+
+
+def test_an_ask_that_is_closed_among_its_votes_is_spent_as_delivered() -> None:
+    class Slow(Quadratic):
+        def answer(self, rows: torch.Tensor) -> torch.Tensor:
+            time.sleep(0.02)
+            return super().answer(rows)
+
+    target = Slow()
+    oracle = Oracle(target, max_batch=4)
+    found = attack(_votes([], 7, rows=500), target, examples_of(target, 2), 100_000, oracle=oracle, time_limit=0.3)
+    assert {o.stopped for o in found.values()} == {"time_limit"}
+    assert 0 < target.rows == oracle.books["attack"].queries == sum(o.spent for o in found.values()) < 7000
+
+
+def test_asks_with_and_without_votes_share_forwards() -> None:
+    def script(problem: Problem) -> Run:
+        owner = torch.arange(len(problem))
+        for votes in (1, 3, 1, 2):
+            answer = yield Ask(problem.originals, owner, votes)
+            labels.append((votes, *answer.labels.tolist()))
+
+    labels: list[tuple[int, ...]] = []
+    target = Quadratic()
+    examples = examples_of(target, 4)
+    attack(Scripted(script), target, examples, 100, group=1, max_batch=3)
+    assert target.rows == 4 * 7 and max(target.batches) == 3
+    assert Counter(labels) == Counter((votes, label) for votes in (1, 3, 1, 2) for label in examples.labels.tolist())
+
+
+def test_less_than_one_vote_is_an_internal_error() -> None:
+    target = Quadratic()
+    with pytest.raises(InternalError, match="0 votes"):
+        attack(_votes([], 0), target, examples_of(target, 1), 10)

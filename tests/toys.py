@@ -17,11 +17,14 @@ import torch
 from torch import Tensor
 
 from bbox.attacks import Attack, make_attack
+from bbox.defenses.randomness import RowKeys
+from bbox.domain import Box
 from bbox.engine import Job, Pool, drive, make_jobs
 from bbox.goal import Goal
 from bbox.oracle import Oracle
 from bbox.targets import Target
-from bbox.zo import root_keys
+from bbox.targets.base import REFUSED
+from bbox.zo import gaussian, root_keys
 
 CLASSES = 4
 
@@ -156,6 +159,57 @@ class SmallMemory(Quadratic):
         return super().__call__(rows)
 
 
+class Noisy(Quadratic):
+    """Answers for a noisy copy of each row, another one each time it is asked, whatever else is in the batch."""
+
+    deterministic = False
+
+    def __init__(self, shape: Sequence[int] = (1, 8, 8), sigma: float = 0.1, seed: int = 0) -> None:
+        super().__init__(shape)
+        self.sigma = sigma
+        self._keys = RowKeys(seed)
+
+    def answer(self, rows: Tensor) -> Tensor:
+        return super().answer(rows + self.sigma * gaussian(self._keys(rows), rows[0].numel()).view_as(rows))
+
+
+class Refusing(Quadratic):
+    """Refuses rows, by their numbers within all that were asked: ``refuse(numbers) -> bool``."""
+
+    refuses = True
+
+    def __init__(self, refuse: Callable[[Tensor], Tensor], access: str = "scores") -> None:
+        super().__init__(access=access)
+        self._refuse = refuse
+
+    def __call__(self, rows: Tensor) -> Tensor:
+        answers = super().__call__(rows)
+        refused = self._refuse(torch.arange(self.rows - len(rows), self.rows))
+        blank = REFUSED if self.access == "labels" else torch.nan
+        return answers.masked_fill(refused.view(-1, *[1] * (answers.ndim - 1)), blank)
+
+
+class NearDuplicates(Refusing):
+    """Refuses a row that lies within ``radius`` (l2) of one that it has answered: a stateful detector."""
+
+    def __init__(self, radius: float = 0.5) -> None:
+        super().__init__(lambda number: number < 0)
+        self.radius = radius
+        self.answered = torch.empty(0, 64)
+
+    def __call__(self, rows: Tensor) -> Tensor:
+        answers = super().__call__(rows)
+        for i, row in enumerate(rows.flatten(1)):
+            if bool(((self.answered - row).norm(dim=1) < self.radius).any()):
+                answers[i] = torch.nan
+            else:
+                self.answered = torch.cat([self.answered, row[None]])
+        return answers
+
+    def fresh(self) -> Target:
+        return NearDuplicates(self.radius)
+
+
 @dataclass(frozen=True)
 class Examples:
     """Shapes: inputs (n, *shape), labels (n,) and other classes to reach, others (n,)."""
@@ -237,6 +291,7 @@ def attack(
     options: dict[str, object] | None = None,
     oracle: Oracle | None = None,
     stop_at: float | None = None,
+    domain: Box | None = None,
     **drive_options: Any,
 ) -> dict[int, Outcome]:
     """Attack these examples (by index, in this order); what came out, by index."""
@@ -255,6 +310,7 @@ def attack(
         pool=Pool(examples.inputs, examples.labels) if pool or targeted else None,
         starts=None if starts is None else starts[chosen],
         stop_at=stop_at,
+        domain=domain,
     )
     found: dict[int, Outcome] = {}
     for job in drive(method, oracle, jobs, **drive_options):

@@ -27,6 +27,11 @@ class Attack(ABC):
     norms: ClassVar[tuple[str, ...]] = ("l2",)
     summary: ClassVar[str] = ""
 
+    def radius(self, problem: Problem) -> float | None:
+        """The distance from the originals within which every row must lie; ``None`` for an attack that minimises it."""
+        del problem
+        return None
+
     @abstractmethod
     def run(self, problem: Problem) -> Run:
         """Search, yielding ``Ask(rows, owner)`` and receiving an ``Answer`` for each.

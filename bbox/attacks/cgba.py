@@ -137,7 +137,8 @@ class CGBA(Attack):
         signs = torch.zeros(len(walk) * q)
         sigma = self._sigma(walk)
         answer = yield Ask(lambda part: self._noisy(walk, directions, sigma, index[part]), walk.owner[index // q])
-        signs[index] = torch.where(answer.adversarial, 1.0, -1.0).masked_fill(~answer.answered, 0.0)
+        # A row without an answer (out of budget, refused) says nothing of the boundary.
+        signs[index] = torch.where(answer.adversarial, 1.0, -1.0).masked_fill(answer.labels < 0, 0.0)
         balance = walk.steer(signs.view(-1, q)) if self.steer else torch.zeros(len(walk))
         normal = DecisionMonteCarlo(self.center).normal(directions, signs.view(-1, q))
         length = walk.set_normal(normal)

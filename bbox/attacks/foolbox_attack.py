@@ -25,7 +25,10 @@ from torch import Tensor
 from bbox.attacks.base import Ask, Attack, Problem, Run
 from bbox.attacks.starts import find_starts
 from bbox.errors import UsageError
+from bbox.goal import Goal
+from bbox.oracle import UNKNOWN
 from bbox.registry import check_options, did_you_mean
+from bbox.targets.base import REFUSED
 
 __all__ = ["FoolboxAttack", "foolbox_class", "foolbox_options"]
 
@@ -96,6 +99,9 @@ class FoolboxAttack(Attack):
             raise UsageError(f"foolbox:{name} refused its options {values}: {error or type(error).__name__}") from error
         self.takes_starts = "starting_points" in inspect.signature(cls.run).parameters
 
+    def radius(self, problem: Problem) -> float | None:
+        return self.arguments.get("epsilon")
+
     def run(self, problem: Problem) -> Run:
         starts: Tensor | None = None
         asked = torch.arange(len(problem))
@@ -111,13 +117,14 @@ class FoolboxAttack(Attack):
             while waiting:
                 owner = torch.cat([torch.full((len(rows),), i, dtype=torch.int64) for i, rows in waiting.items()])
                 answer = yield Ask(torch.cat(list(waiting.values())), owner)
-                usable = answer.answered & (answer.labels >= 0)
+                usable = answer.answered & (answer.labels != UNKNOWN)
+                labels = torch.where(answer.labels == REFUSED, _other_label(problem.goal)[owner], answer.labels)
                 lengths = [len(rows) for rows in waiting.values()]
-                parts = zip(waiting, torch.split(usable, lengths), torch.split(answer.labels, lengths), strict=True)
+                parts = zip(waiting, torch.split(usable, lengths), torch.split(labels, lengths), strict=True)
                 still: dict[int, Tensor] = {}
                 with _kept_random_state():
-                    for i, mine, labels in parts:
-                        if bool(mine.all()) and (rows := calls[i].resume(labels)) is not None:
+                    for i, mine, given in parts:
+                        if bool(mine.all()) and (rows := calls[i].resume(given)) is not None:
                             still[i] = rows
                 waiting = still
         finally:
@@ -139,6 +146,11 @@ class FoolboxAttack(Attack):
             self.attack.run(model, problem.originals[i : i + 1].clone(), criterion(label), **arguments)
 
         return job
+
+
+def _other_label(goal: Goal) -> Tensor:
+    """A label that does not meet each example's goal: what foolbox is told of a refused row. Shapes: (n,) int64."""
+    return (goal.labels == 0).long() if goal.targeted else goal.labels
 
 
 def _model(ask: Callable[[Tensor], Tensor], problem: Problem, label: int) -> Any:

@@ -1,12 +1,15 @@
-"""What a command line needs to know of an attack."""
+"""What a command line needs to know of an attack, and how the options of a wrapper join those of the attack inside."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from bbox.options import option_fields, told
+from bbox.attacks.base import Attack
+from bbox.options import build, option_fields, told
+from bbox.registry import check_options
 
-__all__ = ["describe"]
+__all__ = ["describe", "make_wrapped"]
 
 
 def describe(name: str) -> tuple[dict[str, tuple[Any, str]], tuple[str, ...], str]:
@@ -15,15 +18,41 @@ def describe(name: str) -> tuple[dict[str, tuple[Any, str]], tuple[str, ...], st
     Raises:
         UsageError: the name is unknown.
     """
+    from bbox.attacks import attack_class, split_wrapper
+
+    wrapper, inner = split_wrapper(name)
+    if wrapper:
+        fields, presets, summary = describe(inner)
+        cls = attack_class(name)
+        return _fields(cls) | fields, presets, f"{summary.rstrip('.')}; {cls.summary}"
     if name.startswith("foolbox:"):
         from bbox.attacks.foolbox_attack import foolbox_options
 
         found = foolbox_options(name.removeprefix("foolbox:"))
         fields = {key: (default, "") for key, (_, default) in found.items()}
         return fields, (), f"{name} under the oracle's exact budget."
-    from bbox.attacks import attack_class
-
     cls = attack_class(name)
+    return _fields(cls), tuple(getattr(cls, "presets", {})), cls.summary
+
+
+def _fields(cls: type[Attack]) -> dict[str, tuple[Any, str]]:
     texts = told(cls)
-    fields = {key: (default, texts.get(key, "")) for key, (_, default) in option_fields(cls).items()}
-    return fields, tuple(getattr(cls, "presets", {})), cls.summary
+    options = {key: default for key, (_, default) in option_fields(cls).items() if key != "inner"}
+    return {key: (default, texts.get(key, "")) for key, default in options.items()}
+
+
+def make_wrapped(name: str, options: Mapping[str, object]) -> Attack:
+    """A wrapper around an attack. Options that are the wrapper's go to it, the others to the attack inside.
+
+    Raises:
+        UsageError: an unknown name, option, preset or value.
+    """
+    from bbox.attacks import attack_class, make_attack, split_wrapper
+
+    _, inner = split_wrapper(name)
+    cls = attack_class(name)
+    known, presets, _ = describe(name)
+    check_options(name, options, (*known, "preset") if presets else known)
+    own = _fields(cls)
+    made = make_attack(inner, {key: value for key, value in options.items() if key not in own})
+    return build(name, cls, {"inner": made, **{key: value for key, value in options.items() if key in own}})

@@ -17,6 +17,8 @@ from bbox.errors import UsageError
 
 __all__ = ["attack"]
 
+_EPSILON = "epsilon"  # an option of attacks at a fixed distance, and of every run as the threshold of its figures
+
 # What may differ between a run and its resume: how it is computed and shown, never what is asked.
 _RESUME_MAY_CHANGE = {
     "resume",
@@ -52,10 +54,11 @@ class _Attacks(click.Group):
         return _command(name)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        from bbox.attacks import ATTACKS
+        from bbox.attacks import ATTACKS, WRAPPERS
 
         rows = [(name, ATTACKS.entry(name).summary) for name in ATTACKS.names()]
         rows.append(("foolbox:CLASS", "any decision-based attack of foolbox, under the same budget"))
+        rows += [(f"{name}:ATTACK", f"any attack, {WRAPPERS.entry(name).summary}") for name in WRAPPERS.names()]
         with formatter.section("Attacks"):
             formatter.write_dl(rows)
 
@@ -88,7 +91,9 @@ def _command(name: str) -> click.Command:
     fields, presets, summary = describe(name)
 
     def run(**values: Any) -> None:
-        chosen = {field: values.pop(field) for field in fields}
+        chosen = {field: values.pop(field) for field in fields if field != _EPSILON}
+        if _EPSILON in fields:
+            chosen[_EPSILON] = _one_epsilon(name, values["epsilons"])
         chosen = {field: value for field, value in chosen.items() if value is not None}
         preset = values.pop("preset", None)
         if preset is not None:
@@ -104,13 +109,25 @@ def _command(name: str) -> click.Command:
         command = option(command)
     command = run_options(command)
     for field, (default, told) in reversed(fields.items()):
+        if field == _EPSILON:
+            continue
         kind = "VALUE" if default is None else type(default).__name__.upper()
         shown = f"{told}  [{'required' if default is None else f'default: {default}'}]".strip()
         command = click.option(f"--{field.replace('_', '-')}", field, metavar=kind, help=shown)(command)
     if presets:
         command = click.option("--preset", help=f"Named attack options: {', '.join(presets)}.")(command)
     made: click.Command = click.command(name, help=summary)(command)
+    for parameter in made.params:
+        if isinstance(parameter, click.Option) and parameter.name == "epsilons" and _EPSILON in fields:
+            parameter.help = f"Distance to attack at, and for ASR and robust accuracy. {fields[_EPSILON][1]}".strip()
     return made
+
+
+def _one_epsilon(name: str, given: tuple[float, ...]) -> float | None:
+    """The distance that an attack at a fixed one is given; it is the threshold of the figures too."""
+    if len(given) > 1:
+        raise UsageError(f"{name} attacks at one distance; give --epsilon once")
+    return given[0] if given else None
 
 
 def _refuse_changes(ctx: click.Context) -> None:

@@ -90,7 +90,7 @@ class Display:
         if progress.phase != "attack":
             return ""
         rate = (progress.queries - (self._queries_before or 0)) / max(now - self._began, 1e-6)
-        distance = f"median l2 {median(progress.distances):.3f}" if progress.distances else "median l2 -"
+        distance = f"median distance {median(progress.distances):.3f}" if progress.distances else "median distance -"
         left = max(0, progress.total - progress.queries)
         return f"{rate:,.0f} rows/s  {left:,} queries left  {distance}  {progress.finished}/{progress.examples} done"
 
@@ -108,28 +108,29 @@ def figures_table(results: dict[str, Any]) -> Table:
     """The table of a run: a row a checkpoint."""
     summary = results["summary"]
     rows = summary["checkpoints"]
+    norm = results["norm"]
     table = Table(
         title=f"{results['attack']} on {results['target']}: "
         f"{summary['attacked']} of {summary['examples']} images attacked",
-        caption="l2 with 95% bootstrap intervals. ASR over attacked images; robust accuracy over all.",
+        caption=f"{norm} with 95% bootstrap intervals. ASR over attacked images; robust accuracy over all.",
         title_justify="left",
         caption_justify="left",
     )
     table.add_column("queries", justify="right")
     table.add_column("found", justify="right")
-    table.add_column("median l2")
-    table.add_column("mean l2")
+    table.add_column(f"median {norm}")
+    table.add_column(f"mean {norm}")
     epsilons = [cell["epsilon"] for cell in rows[0]["asr"]] if rows else []
     for epsilon in epsilons:
-        table.add_column(f"ASR@{epsilon:g}", justify="right")
+        table.add_column(f"ASR@{epsilon:.4g}", justify="right")
     for epsilon in epsilons:
-        table.add_column(f"robust@{epsilon:g}", justify="right")
+        table.add_column(f"robust@{epsilon:.4g}", justify="right")
     for row in rows:
         table.add_row(
             f"{row['queries']:,}",
             str(row["found"]),
-            _cell(row["median_l2"], row["median_l2_interval"]),
-            _cell(row["mean_l2"], row["mean_l2_interval"]),
+            _cell(row["median_distance"], row["median_distance_interval"]),
+            _cell(row["mean_distance"], row["mean_distance_interval"]),
             *["-" if c["value"] is None else f"{100 * c['value']:.1f}%" for c in row["asr"]],
             *["-" if c["value"] is None else f"{100 * c['value']:.1f}%" for c in row["robust_accuracy"]],
         )

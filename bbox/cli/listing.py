@@ -36,7 +36,7 @@ def listing(kind: str | None, json: bool) -> None:
 
 
 def _rows() -> list[dict[str, str]]:
-    from bbox.attacks import ATTACKS
+    from bbox.attacks import ATTACKS, WRAPPERS
     from bbox.defenses import DEFENSES
     from bbox.targets import KINDS
     from bbox.zoo import DATA, TARGETS
@@ -49,6 +49,8 @@ def _rows() -> list[dict[str, str]]:
     for name in ATTACKS.names():
         add("attacks", name, ATTACKS.entry(name).summary, ATTACKS.entry(name).needs)
     add("attacks", "foolbox:CLASS", "any decision-based attack of foolbox, under the same budget", "")
+    for name in WRAPPERS.names():
+        add("attacks", f"{name}:ATTACK", f"any attack, {WRAPPERS.entry(name).summary}", "")
     for name in DEFENSES.names():
         add("defenses", name, DEFENSES.entry(name).summary, DEFENSES.entry(name).needs)
     for zoo_entry in TARGETS.values():

@@ -13,7 +13,7 @@ from bbox.errors import UsageError
 if TYPE_CHECKING:
     from bbox.results.records import Config
 
-__all__ = ["config_from", "pairs", "run_options"]
+__all__ = ["config_from", "pairs", "read_indices", "run_options"]
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 _DEFAULT_LIMIT = 64  # examples attacked where nothing is said of data
@@ -41,10 +41,10 @@ _OPTIONS = [
         type=click.Choice(["8bit"]),
         help="Round every image to 8 bits before the target sees it.",
     ),
-    click.option("--stop-at", type=float, help="Stop an image with success at this l2 distance."),
-    click.option("--epsilon", "epsilons", type=float, multiple=True, help="l2 threshold for ASR and robust accuracy."),
+    click.option("--stop-at", type=float, help="Stop an image with success at this distance."),
+    click.option("--epsilon", "epsilons", type=float, multiple=True, help="Distance for ASR and robust accuracy."),
     click.option("--checkpoint", "checkpoints", type=int, multiple=True, help="Report at this number of queries."),
-    click.option("--norm", default="l2", show_default=True, help="The distance to minimise."),
+    click.option("--norm", default="l2", show_default=True, help="What distances are measured in: l2 or linf."),
     click.option("--max-batch", type=int, help="Rows a forward.  [default: measured]"),
     click.option("--device", help="cpu, cuda, cuda:1.  [default: CUDA where there is one]"),
     click.option(
@@ -71,11 +71,6 @@ def config_from(attack: str, attack_options: dict[str, Any], values: dict[str, A
     """
     from bbox.results.records import Config
 
-    if values["norm"] != "l2":
-        raise UsageError(
-            f"{attack} minimises l2, not {values['norm']}"
-            + ("; attacks for linf are not part of bbox yet" if values["norm"] == "linf" else "")
-        )
     if values["threads"] is not None and values["threads"] < 1:
         raise UsageError(f"threads is {values['threads']}, expected at least 1")
     plain = values["data"] is None and values["limit"] is None and values["indices"] is None
@@ -86,6 +81,7 @@ def config_from(attack: str, attack_options: dict[str, Any], values: dict[str, A
         "budget",
         "max_queries",
         "quantize",
+        "norm",
         "stop_at",
         "max_batch",
         "device",
@@ -99,7 +95,7 @@ def config_from(attack: str, attack_options: dict[str, Any], values: dict[str, A
         data=values["data"] or "zoo:digits",
         labels=None if values["labels"] is None else str(values["labels"]),
         limit=_DEFAULT_LIMIT if plain else values["limit"],
-        indices=_indices(values["indices"]),
+        indices=read_indices(values["indices"]),
         target_class=_target_class(values["target_class"]),
         start_from=values["start_from"],
         epsilons=tuple(sorted(set(values["epsilons"]))),
@@ -124,7 +120,12 @@ def pairs(option: str, items: tuple[str, ...]) -> dict[str, str]:
     return read
 
 
-def _indices(text: str | None) -> tuple[int, ...] | None:
+def read_indices(text: str | None) -> tuple[int, ...] | None:
+    """The numbers in text such as 3,7,10-19.
+
+    Raises:
+        UsageError: another form.
+    """
     if text is None:
         return None
     found: list[int] = []

@@ -31,12 +31,17 @@ def show(run: Path, json: bool) -> None:
 
 def print_run(folder: Any, results: dict[str, Any]) -> None:
     """Print a run's table and its costs on stderr."""
+    from bbox.results.records import SCHEMA_VERSION
+
+    version = folder.run().get("schema_version", 1)
+    if version < SCHEMA_VERSION:
+        say(f"{folder.path} has schema {version}, from before there were norms: its distances are l2")
     summary = results["summary"]
     console().print(figures_table(results))
     png = summary["png"]
     if png["written"]:
-        median = "-" if png["median_l2"] is None else f"{png['median_l2']:.3f}"
-        say(f"8-bit PNG: {png['succeeded']} of {png['written']} still adversarial, median l2 {median}")
+        median = "-" if png["median_distance"] is None else f"{png['median_distance']:.3f}"
+        say(f"8-bit PNG: {png['succeeded']} of {png['written']} still adversarial, median {results['norm']} {median}")
     say("stopped: " + ", ".join(f"{reason} {count}" for reason, count in summary["stop_reasons"].items()))
     clean = summary["clean_accuracy"]
     if clean is not None and results["complete"]:  # wrong images are on record first: too low until then

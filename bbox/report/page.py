@@ -25,13 +25,16 @@ _TIMES = "\N{MULTIPLICATION SIGN}"
 _REASONS: dict[StopReason, str] = {
     "budget": "all queries of the example were spent",
     "converged": "the attack ended by itself before the budget did",
-    "success": "the distance that was asked for was reached",
+    "success": "what was asked for was found: this distance, or an adversarial example within the attack's epsilon",
     "start_not_found": "no adversarial starting point was found",
     "already_wrong": "the target was wrong on the original; not attacked",
+    "refused": "the target refused to answer the original; not attacked",
     "target_error": "the target gave no valid answer to the original; not attacked",
     "interrupted": "the run was interrupted during the search",
     "time_limit": "the time limit ended the search",
 }
+
+_NORMS = {"l2": "Euclidean distance", "linf": "largest change of a value"}
 
 _LEDGERS = {
     "attack": "asked by the attack, within the budget of each example",
@@ -50,7 +53,7 @@ def describe(folder: RunFolder) -> dict[str, Any]:
     examples = list(folder.examples().values())
     summary = results["summary"]
     planned = int(run["data"]["examples"])
-    epsilons = config.epsilons or default_epsilons(run["data"]["shape"])
+    epsilons = config.epsilons or default_epsilons(run["data"]["shape"], config.norm)
     entries = gallery(folder, examples) if is_picture(run["data"]["shape"]) else []
     return {
         "title": f"{config.attack} on {run['target']['name']}",
@@ -60,10 +63,11 @@ def describe(folder: RunFolder) -> dict[str, Any]:
         "cut_short": _cut_short(summary["stop_reasons"]),
         "finished": f"{summary['examples']:,} of {planned:,}",
         "facts": _facts(run, config, planned),
-        "key_figures": _key_figures(summary),
+        "key_figures": _key_figures(summary, config.norm),
         "plots": _plots(summary, examples, config, epsilons),
         "checkpoints": _table(summary),
-        "epsilons": [f"{eps:g}" for eps in epsilons],
+        "norm": config.norm,
+        "epsilons": [f"{eps:.4g}" for eps in epsilons],
         "picture": is_picture(run["data"]["shape"]),
         "shape": _shape(run["data"]["shape"]),
         "targeted": config.target_class is not None,
@@ -101,7 +105,7 @@ def _facts(run: dict[str, Any], config: Config, planned: int) -> list[tuple[str,
     else:
         goal = {None: "any wrong class", "next": "the next class"}.get(config.target_class, "a random other class")
     limits = [f"at most {config.max_queries:,} in all"] if config.max_queries is not None else []
-    limits += [f"stop at l2 {config.stop_at:g}"] if config.stop_at is not None else []
+    limits += [f"stop at {config.norm} {config.stop_at:g}"] if config.stop_at is not None else []
     limits += [f"queries on the {config.quantize} grid"] if config.quantize else []
     about = [f"{classes:,} classes" if classes else "", f"answers {answers}" if answers else ""]
     return [
@@ -114,11 +118,12 @@ def _facts(run: dict[str, Any], config: Config, planned: int) -> list[tuple[str,
         ),
         ("Goal", goal, "untargeted" if config.target_class is None else "targeted"),
         ("Query budget", f"{config.budget:,} an example", "; ".join(limits)),
+        ("Norm", config.norm, _NORMS[config.norm]),
         ("Seed", str(config.seed), ""),
     ]
 
 
-def _key_figures(summary: dict[str, Any]) -> list[dict[str, Any]]:
+def _key_figures(summary: dict[str, Any], norm: str) -> list[dict[str, Any]]:
     last = summary["checkpoints"][-1]
     png = summary["png"]
     wrong = summary["already_wrong"]
@@ -142,23 +147,23 @@ def _key_figures(summary: dict[str, Any]) -> list[dict[str, Any]]:
             "detail": "verified on the saved file, at any distance",
         },
         {
-            "name": "Median l2",
-            "value": _distance(last["median_l2"]),
+            "name": f"Median {norm}",
+            "value": _distance(last["median_distance"]),
             "of": "",
-            "detail": _interval(last["median_l2_interval"], "95% interval ") or "over the attacked examples",
+            "detail": _interval(last["median_distance_interval"], "95% interval ") or "over the attacked examples",
         },
     ]
-    cards.append({"name": "ASR", "rows": [(f"ε {c['epsilon']:g}", _percent(c["value"])) for c in last["asr"]]})
-    robust = [(f"ε {c['epsilon']:g}", _percent(c["value"])) for c in last["robust_accuracy"]]
+    cards.append({"name": "ASR", "rows": [(f"ε {c['epsilon']:.4g}", _percent(c["value"])) for c in last["asr"]]})
+    robust = [(f"ε {c['epsilon']:.4g}", _percent(c["value"])) for c in last["robust_accuracy"]]
     cards.append({"name": "Robust accuracy", "rows": robust})
     if png["written"]:
-        median = _distance(png["median_l2"])
+        median = _distance(png["median_distance"])
         cards.append(
             {
                 "name": "As 8-bit PNG",
                 "value": f"{png['succeeded']:,}",
                 "of": f"of {png['written']:,}",
-                "detail": f"still adversarial, median l2 {median}" if png["succeeded"] else "still adversarial",
+                "detail": f"still adversarial, median {norm} {median}" if png["succeeded"] else "still adversarial",
             }
         )
     return cards
@@ -174,14 +179,18 @@ def _plots(
     checkpoints = config.checkpoints or default_checkpoints(config.budget)
     curves = distance_curves(examples, config.budget, checkpoints)
     reached = [
-        f"{_distance(row['median_l2'])} at {row['queries']:,} queries"
+        f"{_distance(row['median_distance'])} at {row['queries']:,} queries"
         for row in summary["checkpoints"]
-        if row["median_l2"] is not None
+        if row["median_distance"] is not None
     ]
     left = [
-        f"{_percent(c['value'])} at epsilon {c['epsilon']:g}" for c in summary["checkpoints"][-1]["robust_accuracy"]
+        f"{_percent(c['value'])} at epsilon {c['epsilon']:.4g}" for c in summary["checkpoints"][-1]["robust_accuracy"]
     ]
-    fell = "Median l2 distance against queries: " + (", ".join(reached) or "infinite at every checkpoint") + "."
+    fell = (
+        f"Median {config.norm} distance against queries: "
+        + (", ".join(reached) or "infinite at every checkpoint")
+        + "."
+    )
     kept = f"Robust accuracy against epsilon at {config.budget:,} queries: {', '.join(left)}."
     if curves is None:
         return {"distance": None, "robust": None, "bands": []}
@@ -190,8 +199,8 @@ def _plots(
     return {
         "bands": [name for name, seen in zip(("outer", "inner"), drawn, strict=False) if seen][::-1],
         # Markup: the SVG is our own, and no text of the user's is in it.
-        "distance": Markup(distance_plot(curves, checkpoints, fell)) if half else None,
-        "robust": Markup(robustness_plot(examples, config.budget, epsilons, kept)),
+        "distance": Markup(distance_plot(curves, checkpoints, fell, config.norm)) if half else None,
+        "robust": Markup(robustness_plot(examples, config.budget, epsilons, kept, config.norm)),
     }
 
 
@@ -200,8 +209,8 @@ def _table(summary: dict[str, Any]) -> list[dict[str, Any]]:
         {
             "queries": f"{row['queries']:,}",
             "found": f"{row['found']:,}",
-            "median": (_distance(row["median_l2"]), _interval(row["median_l2_interval"])),
-            "mean": (_distance(row["mean_l2"]), _interval(row["mean_l2_interval"])),
+            "median": (_distance(row["median_distance"]), _interval(row["median_distance_interval"])),
+            "mean": (_distance(row["mean_distance"]), _interval(row["mean_distance_interval"])),
             "asr": [_percent(cell["value"]) for cell in row["asr"]],
             "robust": [_percent(cell["value"]) for cell in row["robust_accuracy"]],
         }

@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 from numpy.typing import NDArray
 
+from bbox.results.metrics import within
 from bbox.results.records import Example
 
 __all__ = ["Curves", "distance_curves", "distance_plot", "robustness_plot"]
@@ -79,8 +80,8 @@ def distance_curves(examples: Sequence[Example], budget: int, checkpoints: Seque
     return Curves(queries, np.median(table, axis=0), bands if len(attacked) > 1 else ())
 
 
-def distance_plot(curves: Curves, checkpoints: Sequence[int], alt: str) -> str:
-    """Median and quantile bands of l2 against queries, checkpoints marked. The median must be finite somewhere.
+def distance_plot(curves: Curves, checkpoints: Sequence[int], alt: str, norm: str) -> str:
+    """Median and quantile bands of distance against queries, checkpoints marked. The median must be finite somewhere.
 
     Both axes are logarithmic: decision-based attacks lose distance fast in the first hundred queries and about as a
     power of the queries after, which is a straight line here, and the checkpoints in use (100, 250, 500, 1000, ...)
@@ -109,11 +110,11 @@ def distance_plot(curves: Curves, checkpoints: Sequence[int], alt: str) -> str:
         axes.xaxis.set_major_locator(FixedLocator(_query_ticks(first, last, checkpoints)))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _count(value)))
         axes.set_xlabel("queries")
-        axes.set_ylabel("l2 distance")
+        axes.set_ylabel(f"{norm} distance")
         return done()
 
 
-def robustness_plot(examples: Sequence[Example], budget: int, epsilons: Sequence[float], alt: str) -> str:
+def robustness_plot(examples: Sequence[Example], budget: int, epsilons: Sequence[float], alt: str, norm: str) -> str:
     """Robust accuracy against epsilon at the full budget: the share right at first and not broken within epsilon."""
     distances = np.sort([e.distance_at(budget) for e in examples if e.attacked])
     finite = distances[np.isfinite(distances)]
@@ -124,7 +125,7 @@ def robustness_plot(examples: Sequence[Example], budget: int, epsilons: Sequence
         y = np.append(left, left[-1])
         axes.fill_between(x, 0, y, step="post", color=_SECOND, alpha=0.12, linewidth=0)
         axes.step(x, y, where="post", color=_SECOND, linewidth=1.6)
-        marks = [float((distances > eps).sum()) / len(examples) for eps in epsilons]
+        marks = [float((~within(distances, eps)).sum()) / len(examples) for eps in epsilons]
         for eps in epsilons:
             axes.axvline(eps, color=_GRID, linewidth=0.7, linestyle=(0, (2, 2)), zorder=0)
         axes.plot(list(epsilons), marks, "o", color=_SECOND, markersize=4, clip_on=False)
@@ -134,7 +135,7 @@ def robustness_plot(examples: Sequence[Example], budget: int, epsilons: Sequence
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.yaxis.set_major_locator(FixedLocator([0, 0.25, 0.5, 0.75, 1]))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.0f}%"))
-        axes.set_xlabel("epsilon (l2)")
+        axes.set_xlabel(f"epsilon ({norm})")
         axes.set_ylabel("robust accuracy")
         return done()
 

@@ -17,6 +17,7 @@ from bbox import targets
 from bbox.attacks import make_attack
 from bbox.attacks.base import Attack
 from bbox.data.base import Dataset
+from bbox.domain import Norm
 from bbox.engine import Job
 from bbox.errors import TargetError, UsageError
 from bbox.oracle import Ledger
@@ -35,7 +36,7 @@ class AttackResult:
     Shapes (n examples, in the order they were given):
         adversarial: (n, *shape) float32, the original where nothing was found.
         success: (n,) bool, verified: the saved example, read back, fooled the target again.
-        distance: (n,) float64, l2; inf without success.
+        distance: (n,) float64, in the norm asked for; inf without success.
         queries: (n,) int64.
 
     Attributes:
@@ -67,6 +68,7 @@ def attack(
     target_class: int | str | None = None,
     starts: Tensor | None = None,
     max_queries: int | None = None,
+    norm: Norm = "l2",
     stop_at: float | None = None,
     quantize: str | None = None,
     epsilons: Sequence[float] = (),
@@ -88,9 +90,10 @@ def attack(
         target_class: a class index, ``"next"`` or ``"random"`` for a targeted attack.
         starts: (n or 1, channels, height, width), adversarial points to start from.
         max_queries: queries of the whole attack.
-        stop_at: an example stops at this l2 distance.
+        norm: ``"l2"`` or ``"linf"``, one of the attack's norms: what distances are measured in.
+        stop_at: an example stops at this distance.
         quantize: ``"8bit"``: the target sees images rounded to 8 bits.
-        epsilons, checkpoints: l2 thresholds and query counts of the summary.
+        epsilons, checkpoints: distances and query counts of the summary.
         max_batch: rows a forward; ``None`` measures (a probe on the books).
         out: a run folder to write, so that the run can be resumed and reported; without one nothing stays on disk.
 
@@ -124,6 +127,7 @@ def attack(
         max_queries=max_queries,
         target_class=target_class,
         quantize=quantize,
+        norm=norm,
         stop_at=stop_at,
         epsilons=tuple(epsilons),
         checkpoints=tuple(checkpoints),

@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from bbox.domain import ROUNDING
 from bbox.results.records import Example
 
-__all__ = ["default_checkpoints", "default_epsilons", "interval", "summarise"]
+__all__ = ["default_checkpoints", "default_epsilons", "interval", "summarise", "within"]
 
 _RESAMPLES = 2000
 
@@ -23,8 +24,10 @@ def default_checkpoints(budget: int) -> tuple[int, ...]:
     return (*[q for q in usual if q < budget], budget)
 
 
-def default_epsilons(shape: Sequence[int]) -> tuple[float, ...]:
-    """l2 thresholds in use for images of this shape: MNIST-like, CIFAR-like, larger."""
+def default_epsilons(shape: Sequence[int], norm: str = "l2") -> tuple[float, ...]:
+    """Thresholds in use for images of this shape: MNIST-like, CIFAR-like, larger (l2); one channel, or else (linf)."""
+    if norm == "linf":
+        return (0.1, 0.2, 0.3) if shape[0] == 1 else (2 / 255, 4 / 255, 8 / 255)
     if len(shape) == 3 and max(shape[1:]) > 64:
         return (1.0, 3.0, 5.0)
     return (1.0, 1.5, 2.0) if shape[0] == 1 else (0.5, 1.0, 2.0)
@@ -45,6 +48,12 @@ def interval(values: NDArray[np.float64], statistic: Any) -> tuple[float | None,
         rng=np.random.default_rng(0),
     ).confidence_interval
     return float(found.low), float(found.high)
+
+
+def within(distance: NDArray[np.float64], epsilon: float) -> NDArray[np.bool_]:
+    """Which distances are at most ``epsilon``, up to the rounding of float32 pixels (``bbox.domain.ROUNDING``)."""
+    found: NDArray[np.bool_] = distance <= epsilon + ROUNDING
+    return found
 
 
 def _number(value: float) -> float | None:
@@ -68,15 +77,16 @@ def summarise(examples: Sequence[Example], *, checkpoints: Sequence[int], epsilo
             {
                 "queries": q,
                 "found": len(found),
-                "median_l2": _number(float(np.median(distance))) if attacked else None,
-                "median_l2_interval": interval(distance, np.median),
-                "mean_l2": _number(float(found.mean())) if len(found) else None,
-                "mean_l2_interval": interval(found, np.mean),
+                "median_distance": _number(float(np.median(distance))) if attacked else None,
+                "median_distance_interval": interval(distance, np.median),
+                "mean_distance": _number(float(found.mean())) if len(found) else None,
+                "mean_distance_interval": interval(found, np.mean),
                 "asr": [
-                    {"epsilon": eps, "value": float((distance <= eps).mean()) if attacked else None} for eps in epsilons
+                    {"epsilon": eps, "value": float(within(distance, eps).mean()) if attacked else None}
+                    for eps in epsilons
                 ],
                 "robust_accuracy": [
-                    {"epsilon": eps, "value": float((distance > eps).sum()) / total if total else None}
+                    {"epsilon": eps, "value": float((~within(distance, eps)).sum()) / total if total else None}
                     for eps in epsilons
                 ],
             }
@@ -96,6 +106,6 @@ def summarise(examples: Sequence[Example], *, checkpoints: Sequence[int], epsilo
         "png": {
             "written": len(pictures),
             "succeeded": sum(bool(e.png_success) for e in pictures),
-            "median_l2": _number(float(np.median(png))) if len(png) else None,
+            "median_distance": _number(float(np.median(png))) if len(png) else None,
         },
     }

@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+from bbox.domain import NORMS
 from bbox.errors import UsageError
 from bbox.oracle import StopReason
 
 __all__ = ["SCHEMA_VERSION", "Config", "Example"]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2  # 2: figures of any norm ("norm", "median_distance"), 1: l2 only ("median_l2")
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,8 @@ class Config:
     Attributes:
         budget: queries an example; max_queries: queries of the whole run, or ``None``.
         target_class: ``None`` (untargeted), a class index, ``"next"`` or ``"random"``.
-        epsilons: l2 thresholds at which ASR and robust accuracy are reported; empty = by image size.
+        norm: what distances are measured in: ``"l2"`` or ``"linf"``.
+        epsilons: distances at which ASR and robust accuracy are reported; empty = by norm and image size.
         checkpoints: query counts at which results are reported; empty = by budget.
         stop_at: an example stops with ``success`` at this distance.
 
@@ -45,6 +47,7 @@ class Config:
     target_class: int | str | None = None
     start_from: str | None = None
     quantize: str | None = None
+    norm: str = "l2"
     stop_at: float | None = None
     epsilons: tuple[float, ...] = ()
     checkpoints: tuple[int, ...] = ()
@@ -62,6 +65,8 @@ class Config:
             for number in values:
                 if number is not None and not 0 < number < math.inf:
                     raise UsageError(f"{name} is {number:g}, expected more than 0")
+        if self.norm not in NORMS:
+            raise UsageError(f"norm is {self.norm!r}, expected {' or '.join(NORMS)}")
         if self.quantize not in (None, "8bit"):
             raise UsageError(f"quantize is {self.quantize!r}, expected '8bit'")
 
@@ -84,11 +89,13 @@ class Example:
         label: true class; predicted: the target's clean answer; goal_label: class to leave, or to reach (targeted).
         stop_reason: why its search ended.
         queries: rows of its budget that were spent.
-        success: the saved float file, read back and asked again, meets the goal.
-        adversarial_label: the target's answer to that file.
-        distance: l2 from the saved original to the saved file, in float64; ``None`` without an adversarial file.
+        success: the saved float file, read back and asked again, meets the goal; for a target that answers at random,
+            in more than half of 11 times.
+        adversarial_label: the target's answer to that file (the most frequent one of the winning side).
+        distance: from the saved original to the saved file, in float64; ``None`` without an adversarial file.
         png_success, png_distance: the same of the 8-bit picture; ``None`` where the input is no picture.
-        trace: (queries, l2) at each improvement.
+        trace: (queries, distance) at each improvement.
+        first_refused: the query at which the target first refused an answer; ``None`` where it never did.
     """
 
     index: int
@@ -104,6 +111,7 @@ class Example:
     png_success: bool | None = None
     png_distance: float | None = None
     trace: tuple[tuple[int, float], ...] = ()
+    first_refused: int | None = None
 
     @property
     def attacked(self) -> bool:
@@ -111,7 +119,7 @@ class Example:
         return self.predicted == self.label >= 0
 
     def distance_at(self, queries: int) -> float:
-        """The smallest l2 that was reached within this many queries, inf where none was (or did not verify)."""
+        """The smallest distance that was reached within this many queries, inf where none was (or did not verify)."""
         if not self.success:
             return math.inf
         return min((d for n, d in self.trace if n <= queries), default=math.inf)

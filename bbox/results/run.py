@@ -13,19 +13,22 @@ from torch import Tensor
 from bbox.attacks.base import Attack
 from bbox.calibrate import calibrate, choose_threads
 from bbox.data.base import Dataset
+from bbox.domain import Box
 from bbox.engine import Job, Pool, drive, make_jobs
 from bbox.errors import InputError, TargetError, UsageError
 from bbox.goal import Goal
-from bbox.oracle import Oracle
+from bbox.oracle import UNKNOWN, Oracle, Purpose, StopReason
 from bbox.results.metrics import default_checkpoints, default_epsilons, summarise
 from bbox.results.records import SCHEMA_VERSION, Config, Example
 from bbox.results.store import RunFolder
-from bbox.targets.base import Target
+from bbox.targets.base import REFUSED, Target
+from bbox.votes import most_frequent, vote
 from bbox.zo import fold, root_keys, uniform
 
 __all__ = ["Plan", "Progress", "execute", "figures", "prepare"]
 
 _TARGET_CLASS_STREAM = -7
+_COPIES = 11  # of a clean image or a saved file, for a target that answers at random: an odd number, so that votes end
 # A probe of the number of threads asks up to 150 rows, one of the batch size up to 2,000: below these numbers of
 # queries a run is not worth it.
 _WORTH_THREADS, _WORTH_BATCH = 5_000, 40_000
@@ -73,6 +76,9 @@ def prepare(config: Config, attack: Attack, target: Target, data: Dataset, *, st
         UsageError: options that do not fit each other or the target.
         InputError: the target cannot take the data's images.
     """
+    if config.norm not in attack.norms:
+        has = " and ".join(attack.norms)
+        raise UsageError(f"{config.attack} minimises {has}, not {config.norm}; give --norm {attack.norms[0]}")
     if attack.access == "scores" and target.access == "labels":
         raise UsageError(f"{config.attack} needs scores, and {target.name} answers labels only")
     quantize: Any = config.quantize
@@ -240,26 +246,40 @@ def figures(folder: RunFolder) -> dict[str, Any]:
         "attack": config.attack,
         "target": config.target,
         "data": config.data,
+        "norm": config.norm,
         "budget": config.budget,
         "seed": config.seed,
         "summary": summarise(
             examples,
             checkpoints=config.checkpoints or default_checkpoints(config.budget),
-            epsilons=config.epsilons or default_epsilons(run["data"]["shape"]),
+            epsilons=config.epsilons or default_epsilons(run["data"]["shape"], config.norm),
         ),
         "examples": [e.to_json() for e in examples],
     }
 
 
+def _ask(oracle: Oracle, rows: Tensor, purpose: Purpose) -> Tensor:
+    """Labels of each row (m, copies): asked once, of a target that answers at random ``_COPIES`` times.
+
+    The copies are asked one after another and not side by side, so that no detector sees a row twice (``fresh``).
+    """
+    parts = torch.split(rows, oracle.max_batch)
+    times = range(1 if oracle.target.deterministic else _COPIES)
+    return torch.stack([torch.cat([oracle.ask(part, purpose).labels for part in parts]) for _ in times], 1)
+
+
 def _clean(plan: Plan, folder: RunFolder, progress: Progress, report: Callable[[Progress], None]) -> Tensor:
-    """The target's answers to the originals, asked once a run, on a ledger of their own."""
+    """The target's answers to the originals, asked once a run (by vote), on a ledger of their own."""
     known = folder.clean_labels()
     if known is not None:
         return known
     progress.phase = "clean"
     report(progress)
-    parts = [plan.oracle.ask(rows, "clean").labels for rows in torch.split(plan.data.inputs, plan.oracle.max_batch)]
-    labels = torch.cat(parts)
+    labels = _ask(plan.oracle, plan.data.inputs, "clean")
+    if plan.data.labels is None:
+        labels = most_frequent(labels, labels != REFUSED)
+    else:  # by the vote that verifies files, so that what is right here would not verify as it is
+        labels = vote(labels, torch.arange(len(labels)), Goal(plan.data.labels))
     folder.write_clean_labels(labels)
     return labels
 
@@ -275,10 +295,14 @@ def _goals(plan: Plan, predicted: Tensor) -> Tensor:
 
 
 def _skip_wrong(plan: Plan, folder: RunFolder, predicted: Tensor) -> None:
-    """Examples that the target gets wrong (or cannot answer) from the start are not attacked."""
+    """Examples that the target gets wrong (or does not answer) from the start are not attacked.
+
+    A refused original has no clean answer to leave, and its user is turned away without an attack: a false alarm, which
+    counts against clean accuracy and not in the attack's figures.
+    """
     truth, goals = _truth(plan, predicted), _goals(plan, predicted)
-    broken = predicted < 0
-    wrong = ((predicted != truth) | broken).nonzero()[:, 0].tolist()
+    reasons: dict[int, StopReason] = {UNKNOWN: "target_error", REFUSED: "refused"}
+    wrong = ((predicted != truth) | (predicted < 0)).nonzero()[:, 0].tolist()
     folder.write_examples(
         {
             i: Example(
@@ -287,7 +311,7 @@ def _skip_wrong(plan: Plan, folder: RunFolder, predicted: Tensor) -> None:
                 label=int(truth[i]),
                 predicted=int(predicted[i]),
                 goal_label=int(goals[i]),
-                stop_reason="target_error" if broken[i] else "already_wrong",
+                stop_reason=reasons.get(int(predicted[i]), "already_wrong"),
             )
             for i in wrong
         }
@@ -307,8 +331,15 @@ def _jobs(plan: Plan, predicted: Tensor, done: set[int]) -> Any:
         examples=positions,
         starts=None if plan.starts is None else plan.starts[positions],
         pool=plan.pool,
+        domain=_domain(plan.config),
         stop_at=plan.config.stop_at,
     )
+
+
+def _domain(config: Config) -> Box:
+    """Where the run's rows lie, and how their distances are measured."""
+    norm: Any = config.norm
+    return Box(norm=norm, levels=255 if config.quantize == "8bit" else 0)
 
 
 def _finish(plan: Plan, folder: RunFolder, job: Job, predicted: Tensor) -> dict[int, Example]:
@@ -349,6 +380,7 @@ def _finish(plan: Plan, folder: RunFolder, job: Job, predicted: Tensor) -> dict[
             png_success=png_success,
             png_distance=png_distance,
             trace=tuple(zip(traces[row][0].tolist(), traces[row][1].tolist(), strict=True)),
+            first_refused=folder.first_refused(place),
         )
     return examples
 
@@ -360,7 +392,7 @@ def _verify(
     if not files:
         return []
     rows = plan.oracle.admissible(torch.stack(list(files))).cpu()
-    labels = plan.oracle.ask(rows, "verify").labels
+    labels = vote(_ask(plan.oracle, rows, "verify"), torch.tensor(found), job.problem.goal)
     met = job.problem.goal.met(labels, torch.tensor(found)) & (labels >= 0)
     distance = job.problem.domain.distance(torch.stack(list(originals)), rows)
     return list(zip(labels.tolist(), met.tolist(), distance.tolist(), strict=True))

@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,8 @@ from torch import Tensor
 
 from bbox.data import read_image, save_image
 from bbox.errors import BboxError, InputError, UsageError
-from bbox.results.records import Config, Example
+from bbox.results.records import SCHEMA_VERSION, Config, Example
+from bbox.targets.base import REFUSED
 
 __all__ = ["RunFolder", "StorageError"]
 
@@ -48,6 +49,7 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._known: dict[int, list[tuple[int, int, Tensor | None]]] | None = None
+        self._refused: dict[int, int] = {}  # the first refused query of each example
         with self._writing():
             # Answers are recorded by the thread that asks; sqlite3 serialises the two (sqlite3.threadsafety is 3).
             self._db = sqlite3.connect(path / "journal.sqlite", isolation_level=None, check_same_thread=False)
@@ -78,13 +80,14 @@ class RunFolder:
         """Open an existing run folder.
 
         Raises:
-            InputError: it is no run folder, or its run.json cannot be read.
+            InputError: it is no run folder, its run.json cannot be read, or a newer bbox has written it. An older
+                folder is read: what is missing has its default of then (schema 1: every distance is l2).
         """
         if not (path / "run.json").is_file() or not (path / "journal.sqlite").is_file():
             raise InputError(f"{path} is not a run folder: it has no run.json and journal.sqlite")
         try:
             folder = cls(path)
-            folder.run()
+            version = int(folder.run().get("schema_version", 1))
         except (
             sqlite3.DatabaseError,
             AttributeError,
@@ -94,6 +97,9 @@ class RunFolder:
             UnicodeDecodeError,
         ) as error:
             raise InputError(f"{path} cannot be read as a run folder: {error}") from error
+        if version > SCHEMA_VERSION:
+            folder.close()
+            raise InputError(f"{path} has schema {version}, this bbox reads up to {SCHEMA_VERSION}; update bbox")
         return folder
 
     def close(self) -> None:
@@ -140,16 +146,34 @@ class RunFolder:
         blobs.append(b"" if scores is None else scores.numpy().tobytes())
         with self._writing():
             self._db.execute("INSERT INTO answers (examples, numbers, labels, scores) VALUES (?, ?, ?, ?)", blobs)
+        refused = labels == REFUSED
+        if bool(refused.any()):
+            self._note_refused(examples[refused].tolist(), numbers[refused].tolist())
 
     def answers(self, example: int) -> tuple[Tensor, Tensor | None]:
         """The unbroken run of answers on record for an example, from its first query on."""
-        if self._known is None:
-            self._known = self._load_answers()
-        rows = sorted(self._known.get(example, ()), key=lambda row: row[0])
+        rows = sorted(self._answers().get(example, ()), key=lambda row: row[0])
         rows = [row for place, row in enumerate(rows) if row[0] == place + 1]
         labels = torch.tensor([label for _, label, _ in rows], dtype=torch.int64)
         scores = [score for _, _, score in rows if score is not None]
         return labels, torch.stack(scores) if scores else None
+
+    def first_refused(self, example: int) -> int | None:
+        """The number of the first query of this example that the target refused."""
+        self._answers()
+        return self._refused.get(example)
+
+    def _note_refused(self, examples: Sequence[int], numbers: Sequence[int]) -> None:
+        for example, number in zip(examples, numbers, strict=True):
+            self._refused[example] = min(number, self._refused.get(example, number))
+
+    def _answers(self) -> dict[int, list[tuple[int, int, Tensor | None]]]:
+        """The answers that were on record when they were first looked up (refusals: up to now)."""
+        if self._known is None:
+            self._known = self._load_answers()
+            refused = [(e, n) for e, rows in self._known.items() for n, label, _ in rows if label == REFUSED]
+            self._note_refused([e for e, _ in refused], [n for _, n in refused])
+        return self._known
 
     def _load_answers(self) -> dict[int, list[tuple[int, int, Tensor | None]]]:
         known: dict[int, list[tuple[int, int, Tensor | None]]] = defaultdict(list)

@@ -85,6 +85,14 @@ class TorchTarget(Target):
         # A copy outside inference mode is an ordinary tensor, which callers may write to.
         return answer.to(torch.float32 if answer.is_floating_point() else torch.int64, copy=True)
 
+    def with_gradient(self, rows: Tensor) -> Tensor:
+        """The scores as a differentiable function of the rows, for white-box comparisons only.
+
+        No oracle counts this, and nothing that defends or attacks a black box may use it.
+        """
+        with self._frozen():
+            return self._scores(self.module(self._preprocess(rows))).float()
+
     def fingerprint(self) -> str:
         """SHA-256 over class names, weights, buffers and preprocessing; not over the code of the classes."""
         return digest(self.module, self.mean, self.std, self.size)

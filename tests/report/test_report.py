@@ -115,7 +115,7 @@ class TestContent:
         text = text_of(page)
         for row in figures(folder)["summary"]["checkpoints"]:
             cells = [f"{row['queries']:,}", str(row["found"])]
-            for name in ("median_l2", "mean_l2"):
+            for name in ("median_distance", "mean_distance"):
                 low, high = row[f"{name}_interval"]
                 cells += [] if row[name] is None else [f"{row[name]:.3f}"]
                 cells += [] if low is None else [f"{low:.3f} to {high:.3f}"]
@@ -127,7 +127,7 @@ class TestContent:
         assert "Attacked 11 of 12 1 wrong from the start, left out" in text
         assert f"Clean accuracy {100 * summary['clean_accuracy']:.1f}%" in text
         assert "Adversarial found 10 of 11" in text
-        assert f"Median l2 {summary['checkpoints'][-1]['median_l2']:.3f}" in text
+        assert f"Median l2 {summary['checkpoints'][-1]['median_distance']:.3f}" in text
         assert f"As 8-bit PNG {summary['png']['succeeded']} of {summary['png']['written']}" in text
 
     def test_costs_reasons_and_origin(self, page):
@@ -147,7 +147,7 @@ class TestContent:
 
     def test_two_drawings_with_a_name(self, folder, page):
         labels = re.findall(r'<svg[^>]*role="img" aria-label="([^"]+)"', page)
-        median = figures(folder)["summary"]["checkpoints"][-1]["median_l2"]
+        median = figures(folder)["summary"]["checkpoints"][-1]["median_distance"]
         assert len(labels) == 2
         assert f"{median:.3f} at 300 queries" in labels[0]
         assert "<text" in page and "queries</text>" in page
@@ -329,7 +329,7 @@ class TestCurves:
         examples = usual()
         curves = distance_curves(examples, BUDGET)
         rows = summarise(examples, checkpoints=curves.queries.tolist(), epsilons=(1.0,))["checkpoints"]
-        expected = [math.inf if row["median_l2"] is None else row["median_l2"] for row in rows]
+        expected = [math.inf if row["median_distance"] is None else row["median_distance"] for row in rows]
         assert curves.median.tolist() == expected
         assert curves.queries.tolist() == [7, 60, 240, BUDGET]
 

@@ -51,7 +51,7 @@ def test_counts_and_denominators() -> None:
         "success": 1,
         "target_error": 1,
     }
-    assert found["png"] == {"written": 3, "succeeded": 2, "median_l2": pytest.approx(2.1)}
+    assert found["png"] == {"written": 3, "succeeded": 2, "median_distance": pytest.approx(2.1)}
 
 
 @pytest.mark.parametrize(
@@ -71,18 +71,18 @@ def test_a_checkpoint(
     (row,) = summarise(EXAMPLES, checkpoints=(queries,), epsilons=(1.0, 2.0, 4.0))["checkpoints"]
     assert row["queries"] == queries
     assert row["found"] == len(distances)
-    assert row["median_l2"] == median
-    assert row["mean_l2"] == mean
+    assert row["median_distance"] == median
+    assert row["mean_distance"] == mean
     assert [cell["value"] for cell in row["asr"]] == [hits / 5 for hits in asr]
     assert [cell["value"] for cell in row["robust_accuracy"]] == [kept / 7 for kept in robust]
-    assert row["median_l2_interval"] == (None, None), "with an infinite distance there is no interval"
+    assert row["median_distance_interval"] == (None, None), "with an infinite distance there is no interval"
 
 
 def test_nothing_attacked_is_no_division_by_zero() -> None:
     for examples in ([], EXAMPLES[4:6]):
         found = summarise(examples, checkpoints=(10,), epsilons=(1.0,))
         row = found["checkpoints"][0]
-        assert row["median_l2"] is row["mean_l2"] is row["asr"][0]["value"] is None
+        assert row["median_distance"] is row["mean_distance"] is row["asr"][0]["value"] is None
         assert row["robust_accuracy"][0]["value"] == (0.0 if examples else None)
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import numpy as np
 import pytest
 import torch
@@ -20,8 +22,20 @@ from bbox.errors import InputError, TargetError, UsageError
 from bbox.results import Config, Example, RunFolder
 from bbox.results.run import execute, figures, prepare
 from bbox.results.session import check_same, describe_run
+from bbox.targets.base import REFUSED
 from tests.results.toy_project import Project
-from tests.toys import CLASSES, Answers, Constant, Examples, NaNAfter, Quadratic, RaisesAfter, examples_of
+from tests.toys import (
+    CLASSES,
+    Answers,
+    Constant,
+    Examples,
+    NaNAfter,
+    NearDuplicates,
+    Noisy,
+    Quadratic,
+    RaisesAfter,
+    examples_of,
+)
 
 HSJ = "foolbox:HopSkipJumpAttack"
 
@@ -327,3 +341,118 @@ def test_the_library_and_the_command_line_agree(tmp_path: Path) -> None:
             assert example.queries == int(result.queries[row])
             if example.success:
                 assert torch.equal(folder.read_array("adversarial", example.index), result.adversarial[row])
+
+
+# --- targets that answer at random, or refuse --------------------------------------------------------------------
+
+
+def test_a_noisy_target_is_verified_by_a_majority_of_eleven(tmp_path: Path) -> None:
+    """The closest rows of plain CGBA are those that had luck: asked again, most of them do not hold."""
+    succeeded = {}
+    for name in ("cgba", "average:cgba"):
+        target = Noisy(sigma=0.1)
+        _, folder, oracle = _run(
+            tmp_path / name[:4], target, _data(examples_of(Quadratic(), 8)), attack=name, budget=600
+        )
+        with folder:
+            attacked = [e for e in folder.examples().values() if e.attacked]
+            assert oracle.books["clean"].queries == 11 * 8
+            assert oracle.books["verify"].queries == 11 * 2 * sum(e.distance is not None for e in attacked)
+            for e in attacked:
+                if e.distance is None:
+                    continue
+                file = folder.read_array("adversarial", e.index)
+                labels = Noisy(sigma=0.1, seed=5).answer(file.expand(501, *file.shape)).argmax(1)
+                share = float((labels != e.label).float().mean())
+                assert share > 0.25 if e.success else share < 0.75, (name, e.index, share)
+                assert (e.adversarial_label != e.label) == e.success
+        succeeded[name] = sum(e.success for e in attacked)
+    assert succeeded["cgba"] <= 3 and succeeded["average:cgba"] >= 6, succeeded
+
+
+def test_a_deterministic_target_is_asked_once(tmp_path: Path) -> None:
+    _, folder, oracle = _run(tmp_path / "run", Quadratic(), _data(examples_of(Quadratic(), 4)))
+    folder.close()
+    assert (oracle.books["clean"].queries, oracle.books["verify"].queries) == (4, 8)
+
+
+def test_a_clean_image_is_wrong_when_most_answers_are(tmp_path: Path) -> None:
+    turns = {
+        0: [0] * 6 + [1] * 5,
+        1: [0] * 5 + [1, 2, 1, 2, 1, 2],
+        2: [0] * 5 + [1] * 6,
+        3: [0] * 4 + [1] * 4 + [2] * 3,
+    }
+    inputs = torch.arange(4).view(4, 1, 1, 1).expand(4, 1, 8, 8) / 4
+    asked: Counter[int] = Counter()
+
+    def answer(rows: torch.Tensor) -> torch.Tensor:
+        found = []
+        for value in (4 * rows[:, 0, 0, 0]).round().long().tolist():
+            found.append(turns[value][asked[value] % len(turns[value])])
+            asked[value] += 1
+        return torch.tensor(found)
+
+    target = Answers(answer, access="labels")
+    target.deterministic = False
+    for labels, predicted in ((torch.zeros(4, dtype=torch.int64), [0, 1, 1, 1]), (None, [0, 0, 1, 0])):
+        asked.clear()
+        asked.update({0: -1, 1: 0, 2: 0, 3: 0})  # the probe asks the first image once
+        data = Dataset("toy", inputs.clone(), labels, torch.arange(4), tuple("abcd"))
+        plan = prepare(Config(budget=1, max_batch=2), make_attack("cgba"), target, data)
+        path = tmp_path / str(labels is None)
+        with RunFolder.create(path, describe_run(plan, "a test")) as folder:
+            execute(plan, folder)
+            assert [e.predicted for e in folder.examples().values()] == predicted
+            wrong = [e.stop_reason == "already_wrong" for e in folder.examples().values()]
+            assert wrong == [labels is not None and label != 0 for label in predicted]
+
+
+def test_a_detector_is_met_once_with_each_file_and_its_first_alarm_is_on_record(tmp_path: Path) -> None:
+    """Clean images and files go to a target without memory, so they are answered, however often the attack was not."""
+    examples = examples_of(Quadratic(), 5)
+    results, folder, oracle = _run(tmp_path / "run", NearDuplicates(0.5), _data(examples, wrong=1), budget=60)
+    with folder:
+        assert oracle.books["clean"].refused == oracle.books["verify"].refused == 0 < oracle.books["attack"].refused
+        refused: dict[int, list[int]] = {}
+        for record in folder._db.execute("SELECT examples, numbers, labels FROM answers"):
+            for example, number, label in zip(
+                *(np.frombuffer(blob, np.int32).tolist() for blob in record), strict=True
+            ):
+                if label == REFUSED:
+                    refused.setdefault(example, []).append(number)
+        found = folder.examples()
+        assert {i: e.first_refused for i, e in found.items()} == {
+            i: min(refused[i]) if i in refused else None for i in found
+        }
+        assert found[0].stop_reason == "already_wrong" and found[0].first_refused is None
+        assert all(e.first_refused for i, e in found.items() if i)
+        jsonschema.validate(json.loads(json.dumps(results)), _schema())
+        assert any(e.success for e in found.values())
+    with RunFolder.open(tmp_path / "run") as again:
+        assert {i: again.first_refused(i) for i in found} == {i: e.first_refused for i, e in found.items()}
+
+
+def test_a_refused_original_is_not_attacked_and_counts_against_clean_accuracy(tmp_path: Path) -> None:
+    class Suspicious(Quadratic):
+        """Refuses bright images."""
+
+        refuses = True
+
+        def __call__(self, rows: torch.Tensor) -> torch.Tensor:
+            return super().__call__(rows).masked_fill((rows.flatten(1).mean(1) > 0.95)[:, None], torch.nan)
+
+    examples = examples_of(Quadratic(), 4)
+    examples.inputs[2] = 1.0
+    results, folder, oracle = _run(tmp_path / "run", Suspicious(), _data(examples, wrong=1), budget=20)
+    folder.close()
+    assert [e["stop_reason"] for e in results["examples"]] == ["already_wrong", "budget", "refused", "budget"]
+    assert (results["examples"][2]["predicted"], results["examples"][2]["queries"]) == (REFUSED, 0)
+    assert oracle.books["clean"].refused == 1
+    assert (results["summary"]["attacked"], results["summary"]["already_wrong"]) == (2, 1)
+    assert results["summary"]["clean_accuracy"] == 0.5
+    jsonschema.validate(json.loads(json.dumps(results)), _schema())
+
+
+def _schema() -> Any:
+    return json.loads((Path(bbox.__file__).parent / "results" / "results.schema.json").read_text())
