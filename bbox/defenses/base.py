@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor
 
 from bbox.errors import UsageError
+from bbox.oracle import Oracle
 from bbox.targets.base import Target
 
-__all__ = ["Defense", "Wrapped", "need_scores"]
+if TYPE_CHECKING:
+    from bbox.defenses.books import Journal
+
+__all__ = ["Defense", "TrainedDefense", "Wrapped", "need_scores"]
 
 
 class Defense(ABC):
@@ -25,9 +29,10 @@ class Defense(ABC):
         cost: what it costs in latency, accuracy and memory a query.
         weakness: the adaptive attack that is known to get around it, with its source.
         adaptations: the adaptive attackers that the evaluation must try, by name: ``"average"`` (votes over repeats),
-            ``"scale-free"`` (a score attack that does not read the size of scores), ``"resample"`` (searches the
-            smallest step that a stateful detector lets through).
-        trained: whether ``bbox.defenses.training`` must fit it before it can wrap.
+            ``"scale-free"`` (a score attack that does not read the size of scores), ``"reverse"`` (one that undoes
+            AAA), ``"resample"`` (searches the smallest step that a stateful detector lets through), ``"large-steps"``
+            (steps that rise over noise and quantisation, and do not look alike).
+        trained: whether it must be fitted before it can wrap (``TrainedDefense``).
     """
 
     summary: ClassVar[str] = ""
@@ -59,6 +64,39 @@ class Defense(ABC):
     def restore(self, structure: Mapping[str, object], tensors: Mapping[str, Tensor]) -> None:
         """Take back what ``state`` gave."""
         del structure, tensors
+
+
+class TrainedDefense(Defense):
+    """A defense that asks the black box while it is fitted."""
+
+    trained: ClassVar[bool] = True
+
+    @property
+    def certified_noise(self) -> float | None:
+        """Deviation of the noise that it was trained for and can be certified under, ``None`` where there is none."""
+        return None
+
+    @abstractmethod
+    def fit(
+        self,
+        oracle: Oracle,
+        images: Tensor,
+        *,
+        budget: int,
+        seed: int = 0,
+        journal: Journal | None = None,
+        report: Callable[[str, int, int], None] | None = None,
+    ) -> dict[str, Any]:
+        """Fit to the oracle's target, and return the figures of the fit (JSON-able).
+
+        Args:
+            budget: queries in all, a hard limit; on the ledgers ``fit``, ``select`` and ``probe``.
+            journal: answers on record are taken from there.
+            report: called with (stage, done, total).
+
+        Shapes:
+            images: (n, channels, height, width) in [0, 1].
+        """
 
 
 class Wrapped(Target):

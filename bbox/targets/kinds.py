@@ -23,6 +23,7 @@ KINDS = Registry(
         ),
         "python": Entry("bbox.targets.callables:load", "python:PACKAGE.MODULE:FUNCTION, any callable"),
         "foolbox": Entry("bbox.targets.foolbox_model:load", "foolbox:PACKAGE.MODULE:FACTORY, a foolbox model"),
+        "defended": Entry("bbox.defenses.bundle:load", "defended:RUN, a model inside what bbox defend has made"),
         "pickle": Entry("bbox.targets.pickled:load", "pickle:PATH, a pickled torch module (needs --trust)"),
     },
 )

@@ -1,0 +1,279 @@
+"""``bbox defend NAME``: fit a defense into a folder; ``bbox defend LIST --evaluate ATTACKS``: the matrix."""
+
+from __future__ import annotations
+
+import json as json_module
+import shlex
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.table import Table
+
+from bbox.cli.console import console, say
+from bbox.cli.options import pairs
+from bbox.errors import UsageError
+
+__all__ = ["defend"]
+
+# Not max_batch: answers are on record forward by forward.
+_RESUME_MAY_CHANGE = {"resume", "json", "quiet", "threads", "device", "trust"}
+_PLAIN_SECONDS = 5.0
+
+_OPTIONS = [
+    click.option("--target", default="zoo:digits", show_default=True, help="What to defend; see bbox list targets."),
+    click.option("--set", "target_options", multiple=True, metavar="KEY=VALUE", help="An option of the target."),
+    click.option("--data", default="zoo:digits", show_default=True, help="Images to train on; see bbox list data."),
+    click.option("--test", help="Images to certify.  [default: a fifth of the data, held out]"),
+    click.option("--labels", type=click.Path(path_type=Path), help="CSV of file,label for a folder of images."),
+    click.option("--image-size", type=int, help="Resize images to this many pixels a side."),
+    click.option("--limit", type=int, help="Only the first N images of the data."),
+    click.option("--seed", type=int, default=0, show_default=True, help="Everything random follows from it."),
+    click.option(
+        "--budget",
+        type=int,
+        default=100_000,
+        show_default=True,
+        help="Queries in all: training, selection, certificate.",
+    ),
+    click.option(
+        "--certify",
+        type=float,
+        default=0.05,
+        show_default=True,
+        help="Part of the budget for the certificate; 0: none.",
+    ),
+    click.option("--max-batch", type=int, help="Rows a forward.  [default: 256]"),
+    click.option("--device", help="cpu, cuda, cuda:1.  [default: CUDA where there is one]"),
+    click.option("--threads", type=int, help="CPU threads of torch.  [default: all usable cores]"),
+    click.option("--trust", is_flag=True, help="Load model files that can run code (pickles). Only your own."),
+    click.option("--out", type=click.Path(path_type=Path), help="Folder.  [default: runs/TIME-DEFENSE]"),
+    click.option("--resume", type=click.Path(path_type=Path), help="Go on with this folder."),
+    click.option("--json", is_flag=True, help="Print the results as JSON on stdout."),
+    click.option("--quiet", is_flag=True, help="No progress and no table."),
+]
+
+
+class _Defenses(click.Group):
+    """Builds the command of a defense that is fitted from its class; anything else is a list for the matrix."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        from bbox.defenses import DEFENSES
+
+        return list(DEFENSES.names())
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command:
+        from bbox.defenses import DEFENSES
+
+        if not set(name) & set(",+:") and DEFENSES.get(name).trained:
+            return _command(name)
+        from bbox.cli.matrix import matrix_command
+
+        return matrix_command
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        command = self.get_command(ctx, args[0])
+        # The matrix takes the list itself as its first argument.
+        from bbox.defenses import DEFENSES
+
+        trained = not set(args[0]) & set(",+:") and DEFENSES.get(args[0]).trained
+        return args[0], command, args[1:] if trained else args
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        from bbox.defenses import DEFENSES
+
+        rows = [(name, DEFENSES.entry(name).summary) for name in DEFENSES.names()]
+        with formatter.section("Defenses"):
+            formatter.write_dl(rows)
+
+
+@click.group(cls=_Defenses, invoke_without_command=True)
+@click.option("--resume", type=click.Path(path_type=Path), help="Go on with this folder.")
+@click.option("--json", is_flag=True, help="With --resume: print the results as JSON on stdout.")
+@click.pass_context
+def defend(ctx: click.Context, resume: Path | None, json: bool) -> None:
+    """Defend a target: fit a defense by queries, or evaluate defenses against attacks.
+
+    \b
+    bbox defend zo-ae-ds --target ... --data ... --budget 600000 --sigma 0.5
+    bbox attack cgba --target defended:runs/...        what it is worth
+    bbox certify --target defended:runs/... --sigma 0.5
+    bbox defend noise,jpeg+noise,blacklight --evaluate cgba,square --budget 500
+    """
+    if ctx.invoked_subcommand is not None:
+        if resume is not None:
+            raise UsageError("give --resume after the defense's name, or without one")
+        return
+    if resume is None:
+        click.echo(ctx.get_help(), err=True)
+        raise UsageError("name a defense, for example: bbox defend zo-ae-ds")
+    if (resume / "matrix.json").exists() or _kind(resume) == "matrix":
+        from bbox.cli.matrix import matrix_command
+
+        arguments = ["--resume", str(resume), *(["--json"] if json else [])]
+        matrix_command.main(arguments, standalone_mode=False)
+        return
+    _resume(resume, {"json": json, "quiet": False})
+
+
+def _kind(path: Path) -> object:
+    try:
+        return json_module.loads((path / "run.json").read_text(encoding="utf-8")).get("kind")
+    except (OSError, ValueError, AttributeError):
+        return None
+
+
+def _command(name: str) -> click.Command:
+    from bbox.defenses import DEFENSES
+    from bbox.options import option_fields, told
+
+    cls = DEFENSES.get(name)
+    texts, known = told(cls), option_fields(cls)
+
+    def run(**values: Any) -> None:
+        chosen = {option: values.pop(option) for option in known}
+        chosen = {option: value for option, value in chosen.items() if value is not None}
+        preset = values.pop("preset", None)
+        if preset is not None:
+            chosen["preset"] = preset
+        if values["threads"] is not None and values["threads"] < 1:
+            raise UsageError(f"threads is {values['threads']}, expected at least 1")
+        if values["resume"] is not None:
+            _refuse_changes(click.get_current_context())
+            _resume(values["resume"], values, name)
+        else:
+            _start(name, chosen, values)
+
+    command: Any = run
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    for field, (_, default) in reversed(known.items()):
+        shown = f"{texts.get(field, '')}  [default: {default}]".strip()
+        metavar = type(default).__name__.upper()
+        command = click.option(f"--{field.replace('_', '-')}", field, metavar=metavar, help=shown)(command)
+    presets = tuple(getattr(cls, "presets", {}))
+    if presets:
+        command = click.option("--preset", help=f"Named options: {', '.join(presets)}.")(command)
+    made: click.Command = click.command(name, help=cls.summary)(command)
+    return made
+
+
+def _refuse_changes(ctx: click.Context) -> None:
+    given = click.core.ParameterSource.COMMANDLINE
+    for parameter in ctx.params:
+        if ctx.get_parameter_source(parameter) == given and parameter not in _RESUME_MAY_CHANGE:
+            option = {"target_options": "set"}.get(parameter, parameter).replace("_", "-")
+            raise UsageError(f"--{option} cannot change on --resume; the folder says what was asked")
+
+
+def _start(name: str, options: dict[str, Any], values: dict[str, Any]) -> None:
+    from bbox.results.defend_run import DefendConfig, DefendFolder, plan_defend
+
+    keep = (
+        "target",
+        "data",
+        "test",
+        "image_size",
+        "limit",
+        "seed",
+        "budget",
+        "certify",
+        "max_batch",
+        "device",
+        "trust",
+    )
+    config = DefendConfig(
+        defense=name,
+        options=options,
+        target_options=dict(pairs("--set", values["target_options"])),
+        labels=None if values["labels"] is None else str(values["labels"]),
+        **{option: values[option] for option in keep},
+    )
+    plan = plan_defend(config)
+    out = values["out"] or Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}-{name}"
+    _execute(plan, DefendFolder.create(out, plan.describe(shlex.join(["bbox", *sys.argv[1:]]))), values)
+
+
+def _resume(path: Path, values: dict[str, Any], name: str | None = None) -> None:
+    from dataclasses import replace
+
+    from bbox.results.defend_run import DefendFolder, plan_defend
+
+    folder = DefendFolder.open(path)
+    config = folder.config()
+    if name is not None and name != config.defense:
+        raise UsageError(f"{path} is a fit of {config.defense}, not of {name}")
+    changed = {key: values[key] for key in ("device", "trust") if values.get(key)}
+    plan = plan_defend(replace(config, **changed))
+    folder.check_same(plan)
+    _execute(plan, folder, values)
+
+
+def _execute(plan: Any, folder: Any, values: dict[str, Any]) -> None:
+    import torch
+
+    from bbox.calibrate import usable_cores
+    from bbox.results.defend_run import execute_defend
+
+    torch.set_num_threads(values.get("threads") or usable_cores())
+    progress = None if values["quiet"] else _Progress()
+    results = execute_defend(plan, folder, report=progress)
+    if progress is not None:
+        progress.close()
+        _print(results, folder.path)
+    if values["json"]:
+        click.echo(json_module.dumps({"run": str(folder.path), **results}))
+    elif values["quiet"]:
+        say(str(folder.path))
+
+
+class _Progress:
+    """One line on a terminal, a plain line now and then elsewhere."""
+
+    def __init__(self) -> None:
+        self._live = sys.stderr.isatty()
+        self._said = 0.0
+        self._stage = ""
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        now = time.monotonic()
+        if stage == self._stage and now - self._said < (0.2 if self._live else _PLAIN_SECONDS):
+            return
+        self._said, self._stage = now, stage
+        text = f"{stage}: {done:,} of {total:,}"
+        click.echo(f"\r{text}\x1b[K" if self._live else text, err=True, nl=not self._live)
+
+    def close(self) -> None:
+        if self._live:
+            click.echo("\r\x1b[K", err=True, nl=False)
+
+
+def _print(results: dict[str, Any], path: Path) -> None:
+    """The table of a fit, on stderr."""
+    fit = results["fit"]
+    table = Table(title=f"{results['defense']} on {results['target']}", title_justify="left")
+    table.add_column("row")
+    table.add_column("answered as clean, under noise", justify="right")
+    for name, value in fit.get("rows", {}).items():
+        mark = " (kept)" if name == fit.get("chosen") else ""
+        table.add_row(name + mark, f"{100 * value:.1f}%" if value >= 0 else f"squared error {-value:.4f}")
+    console().print(table)
+    for note in fit.get("notes", ()):
+        say(f"note: {note}")
+    certificate = results["certificate"]
+    if certificate is not None:
+        say(_certified(certificate, results["test"]))
+    ledger = results["ledger"]
+    spent = sum(entry["queries"] for entry in ledger.values())
+    parts = ", ".join(f"{purpose} {entry['queries']:,}" for purpose, entry in sorted(ledger.items()))
+    say(f"queries: {spent:,} ({parts}); budget {results['budget']:,}; {results['seconds']:g} s")
+    say(f"attack it: bbox attack cgba --target defended:{path}")
+
+
+def _certified(certificate: dict[str, Any], test: str) -> str:
+    accuracies = "  ".join(
+        f"{100 * entry['value']:.1f}% at {entry['radius']:g}" for entry in certificate["certified_accuracy"]
+    )
+    return f"certified accuracy of {certificate['images']} held-out images of {test}: {accuracies}"

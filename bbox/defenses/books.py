@@ -1,0 +1,124 @@
+"""Queries of a fit: an exact budget a purpose, and a journal of every answer, so that a killed fit pays none twice."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import Counter
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bbox.defenses.randomness import row_digest
+from bbox.errors import BudgetError, InputError
+from bbox.oracle import Answers, Oracle, Purpose
+
+__all__ = ["Books", "Journal"]
+
+
+class Journal:
+    """Answers on disk, in the order of the calls: ``answers.sqlite`` in the defense's folder.
+
+    Raises:
+        InputError: the file is no such journal.
+    """
+
+    def __init__(self, path: Path) -> None:
+        try:
+            self._base = sqlite3.connect(path)
+            self._base.execute("PRAGMA journal_mode=WAL")
+            self._base.execute("PRAGMA synchronous=NORMAL")
+            self._base.execute(
+                "CREATE TABLE IF NOT EXISTS answers "
+                "(number INTEGER PRIMARY KEY, purpose TEXT, digest INTEGER, shape TEXT, numbers BLOB)"
+            )
+        except sqlite3.DatabaseError as error:
+            raise InputError(f"{path} is no journal of a defense: {error}") from error
+        self._next = 0
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._base.close()
+
+    def next(self, purpose: str, digest: int) -> Tensor | None:
+        """The answer to the next call, if the journal holds it and the rows are the same to the last bit."""
+        found = self._base.execute(
+            "SELECT shape, numbers FROM answers WHERE number = ? AND purpose = ? AND digest = ?",
+            (self._next, purpose, digest),
+        ).fetchone()
+        if found is None:
+            return None
+        self._next += 1
+        shape = tuple(int(size) for size in found[0].split("x"))
+        return torch.from_numpy(np.frombuffer(found[1], np.float32).reshape(shape).copy())
+
+    def append(self, purpose: str, digest: int, values: Tensor) -> None:
+        """Record the answer to the next call. From here on the journal's old answers are of another run: they go."""
+        with self._base:
+            self._base.execute("DELETE FROM answers WHERE number >= ?", (self._next,))
+            shape = "x".join(str(size) for size in values.shape)
+            record = (self._next, purpose, digest, shape, values.to(torch.float32).numpy().tobytes())
+            self._base.execute("INSERT INTO answers VALUES (?, ?, ?, ?, ?)", record)
+        self._next += 1
+
+
+class Books:
+    """Asks an oracle within an exact budget a purpose.
+
+    Args:
+        limits: queries that each purpose may spend; what is not named is not limited.
+        journal: answers on record are taken from there; they were paid before, and count in the budget again.
+    """
+
+    def __init__(self, oracle: Oracle, limits: Mapping[Purpose, int], journal: Journal | None = None) -> None:
+        self.oracle = oracle
+        self.limits = dict(limits)
+        self.spent: Counter[Purpose] = Counter()
+        self._journal = journal
+
+    def left(self, purpose: Purpose) -> int:
+        """Queries that this purpose may still spend."""
+        return self.limits[purpose] - self.spent[purpose]
+
+    def ask(self, rows: Tensor, purpose: Purpose, read: Callable[[Answers, slice], Tensor]) -> Tensor:
+        """What ``read`` makes of the answers to these rows: (n, ...) float32 on the oracle's device.
+
+        ``read`` is given the answers of one forward and which of the rows they are to.
+
+        Shapes:
+            rows: (n, *shape).
+
+        Raises:
+            BudgetError: more rows than the purpose has left; nothing was asked.
+        """
+        if purpose in self.limits and len(rows) > self.left(purpose):
+            raise BudgetError(f"{len(rows)} rows asked for {purpose}, {self.left(purpose)} are left")
+        self.spent[purpose] += len(rows)
+        if len(rows) == 0:
+            return torch.empty(0, device=self.oracle.device)
+        # A forward at a time: what one has answered is on record before the next is asked.
+        batch = self.oracle.max_batch
+        parts = [self._forward(rows, slice(i, i + batch), purpose, read) for i in range(0, len(rows), batch)]
+        return torch.cat(parts).to(self.oracle.device)
+
+    def _forward(
+        self, rows: Tensor, place: slice, purpose: Purpose, read: Callable[[Answers, slice], Tensor]
+    ) -> Tensor:
+        rows = rows[place]
+        if self._journal is None:
+            return read(self.oracle.ask(rows, purpose), place).to(torch.float32)
+        digest = int(row_digest(rows).sum())
+        values = self._journal.next(purpose, digest)
+        if values is None:
+            values = read(self.oracle.ask(rows, purpose), place).to(torch.float32)
+            self._journal.append(purpose, digest, values)
+        else:
+            self.oracle.books[purpose].replayed += len(rows)
+        return values
