@@ -10,8 +10,9 @@ from bbox.registry import Entry, Registry
 
 if TYPE_CHECKING:
     from bbox.defenses.base import Defense, Wrapped
+    from bbox.defenses.certification import Certificate, certify, noise_accuracy
 
-__all__ = ["DEFENSES", "Defense", "Wrapped", "make_defense"]
+__all__ = ["DEFENSES", "Certificate", "Defense", "Wrapped", "certify", "make_defense", "noise_accuracy"]
 
 DEFENSES = Registry(
     "defense",
@@ -31,7 +32,10 @@ DEFENSES = Registry(
     },
 )
 
-_HOME = {**dict.fromkeys(("Defense", "Wrapped"), "base")}
+_HOME = {
+    **dict.fromkeys(("Defense", "Wrapped"), "base"),
+    **dict.fromkeys(("Certificate", "certify", "noise_accuracy"), "certification"),
+}
 
 
 def make_defense(name: str, options: Mapping[str, object] | None = None) -> Defense:
