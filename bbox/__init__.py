@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from bbox.goal import Goal
     from bbox.oracle import Ledger, Oracle
     from bbox.results.api import AttackResult, attack
+    from bbox.results.matrix import evaluate_defenses
     from bbox.targets.base import Target
 
 __version__ = "0.1.0"
@@ -46,6 +47,7 @@ _HOME = {
     "as_foolbox": "attacks.foolbox_adapter",
     "attack": "results.api",
     "drive": "engine",
+    "evaluate_defenses": "results.matrix",
     "make_jobs": "engine",
 }
 _MODULES = ("attacks", "data", "defenses", "results", "targets", "zo", "zoo")
@@ -72,6 +74,7 @@ __all__ = [
     "data",
     "defenses",
     "drive",
+    "evaluate_defenses",
     "make_jobs",
     "results",
     "targets",

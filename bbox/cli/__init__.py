@@ -17,6 +17,12 @@ __all__ = ["cli", "main"]
 
 _COMMANDS = {
     "attack": ("bbox.cli.attack", "attack", "Attack a target under a hard query budget, into a run folder."),
+    "certify": (
+        "bbox.cli.certify",
+        "certify",
+        "Certify a target by randomized smoothing, into a run folder.",
+    ),
+    "defend": ("bbox.cli.defend", "defend", "Fit a defense by queries, or evaluate defenses against attacks."),
     "list": (
         "bbox.cli.listing",
         "listing",
@@ -75,7 +81,8 @@ def main() -> None:
         _say(error.format_message())
         sys.exit(2)
     except (click.Abort, KeyboardInterrupt):  # click turns Ctrl-C into Abort
-        _say("interrupted; a run folder keeps what was answered, go on with: bbox attack --resume RUN")
+        command = sys.argv[1] if len(sys.argv) > 1 and sys.argv[1] in _COMMANDS else "attack"
+        _say(f"interrupted; a run folder keeps what was answered, go on with: bbox {command} --resume RUN")
         sys.exit(130)
     except BboxError as error:
         _say(str(error))
