@@ -38,8 +38,8 @@ ROWS: dict[str, tuple[int, dict[str, Any] | None]] = {
     "undefended": (0, None),
     "MSE DnCNN": (BUDGET, {**_SMALL, "gradient": "none", "space": "image"}),
     "MSE U-Net": (BUDGET, {"gradient": "none", "space": "image"}),
-    "MSE DnCNN + AE32": (BUDGET, {**_SMALL, "gradient": "none"}),
-    "MSE U-Net + AE32": (BUDGET, {"gradient": "none"}),
+    "MSE DnCNN + AE32": (BUDGET, {**_SMALL, "gradient": "none", "space": "ae"}),
+    "MSE U-Net + AE32": (BUDGET, {"gradient": "none", "space": "ae"}),
     "first order DnCNN, scratch (white box)": (
         BUDGET,
         {**_SMALL, "gradient": "first-order", "space": "image", "init": "scratch", "anchor": 0.0},
@@ -55,9 +55,10 @@ ROWS: dict[str, tuple[int, dict[str, Any] | None]] = {
     "ZO-AE32-DS CGE forward": (BUDGET, {**_SCRATCH, "estimator": "cge", "batch": 128}),
     "ZO-AE32-DS orthogonal q=4, MSE start": (BUDGET, {**_SCRATCH, "init": "mse", "batch": 256}),
     "screened ZO-AE32-DS, DnCNN": (BUDGET, {**_SMALL, "gradient": "zo"}),
-    "surrogate-AE32, DnCNN, 44 k": (44_000, {**_SMALL, "gradient": "surrogate"}),
-    "surrogate-AE32, U-Net, 44 k": (44_000, {"gradient": "surrogate"}),
-    "ours": (BUDGET, {}),
+    "surrogate-AE32, DnCNN, 44 k": (44_000, {**_SMALL, "gradient": "surrogate", "space": "ae", "first": 400}),
+    "surrogate-AE32, U-Net, 44 k": (44_000, {"gradient": "surrogate", "space": "ae", "first": 400}),
+    "surrogate, U-Net, 44 k": (44_000, {}),
+    "ours (defaults)": (BUDGET, {}),
 }
 
 

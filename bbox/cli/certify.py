@@ -19,7 +19,7 @@ from bbox.errors import UsageError
 if TYPE_CHECKING:
     from bbox.defenses.certificate import Certificate
 
-__all__ = ["certify"]
+__all__ = ["certify", "print_certificate"]
 
 _DEFAULT_LIMIT = 64
 _PLAIN_SECONDS = 5.0
@@ -122,7 +122,7 @@ def _execute(plan: Any, folder: Any, values: dict[str, Any]) -> None:
     results = execute_certify(plan, folder, on_progress=progress, threads=values["threads"] or "auto")
     if progress is not None:
         progress.close()
-        _print(results, folder.path)
+        print_certificate(results, folder.path)
     if values["json"]:
         click.echo(json_module.dumps({"run": str(folder.path), **results}))
     elif values["quiet"]:
@@ -154,7 +154,7 @@ class _Progress:
             click.echo("\r\x1b[K", err=True, nl=False)
 
 
-def _print(results: dict[str, Any], path: Path) -> None:
+def print_certificate(results: dict[str, Any], path: Path) -> None:
     """The table and what must be said beside it, on stderr."""
     settings = results["settings"]
     labelled, images = results["labelled"], results["images"]

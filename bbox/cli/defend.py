@@ -16,7 +16,7 @@ from bbox.cli.console import console, say
 from bbox.cli.options import pairs
 from bbox.errors import UsageError
 
-__all__ = ["defend"]
+__all__ = ["defend", "print_fit"]
 
 # Not max_batch: answers are on record forward by forward.
 _RESUME_MAY_CHANGE = {"resume", "json", "quiet", "threads", "device", "trust"}
@@ -109,20 +109,15 @@ def defend(ctx: click.Context, resume: Path | None, json: bool) -> None:
     if resume is None:
         click.echo(ctx.get_help(), err=True)
         raise UsageError("name a defense, for example: bbox defend zo-ae-ds")
-    if (resume / "matrix.json").exists() or _kind(resume) == "matrix":
+    from bbox.results.plain_folder import kind_of
+
+    if kind_of(resume) == "matrix":
         from bbox.cli.matrix import matrix_command
 
         arguments = ["--resume", str(resume), *(["--json"] if json else [])]
         matrix_command.main(arguments, standalone_mode=False)
         return
     _resume(resume, {"json": json, "quiet": False})
-
-
-def _kind(path: Path) -> object:
-    try:
-        return json_module.loads((path / "run.json").read_text(encoding="utf-8")).get("kind")
-    except (OSError, ValueError, AttributeError):
-        return None
 
 
 def _command(name: str) -> click.Command:
@@ -222,7 +217,7 @@ def _execute(plan: Any, folder: Any, values: dict[str, Any]) -> None:
     results = execute_defend(plan, folder, report=progress)
     if progress is not None:
         progress.close()
-        _print(results, folder.path)
+        print_fit(results, folder.path)
     if values["json"]:
         click.echo(json_module.dumps({"run": str(folder.path), **results}))
     elif values["quiet"]:
@@ -250,7 +245,7 @@ class _Progress:
             click.echo("\r\x1b[K", err=True, nl=False)
 
 
-def _print(results: dict[str, Any], path: Path) -> None:
+def print_fit(results: dict[str, Any], path: Path) -> None:
     """The table of a fit, on stderr."""
     fit = results["fit"]
     table = Table(title=f"{results['defense']} on {results['target']}", title_justify="left")

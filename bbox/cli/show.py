@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json as json_module
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import click
 
 from bbox.cli.console import console, figures_table, say
+from bbox.errors import InputError
 
 __all__ = ["print_run", "show"]
 
@@ -18,15 +20,44 @@ __all__ = ["print_run", "show"]
 @click.option("--json", is_flag=True, help="Print the results as JSON on stdout.")
 def show(run: Path, json: bool) -> None:
     """Print the table of a run again, finished or not."""
+    from bbox.results.plain_folder import kind_of
     from bbox.results.run import figures
     from bbox.results.store import RunFolder
 
+    kind = kind_of(run)
+    if kind in _PRINTERS:
+        _show_other(run, kind, json)
+        return
     with RunFolder.open(run) as folder:
         results = figures(folder)
         if json:
             click.echo(json_module.dumps({"run": str(run), **results}))
         else:
             print_run(folder, results)
+
+
+# Runs of other commands: the file with their figures, and who prints it.
+_PRINTERS = {
+    "defend": ("results.json", "bbox.cli.defend", "print_fit"),
+    "certify": ("results.json", "bbox.cli.certify", "print_certificate"),
+    "matrix": ("matrix.json", "bbox.cli.matrix_table", "print_matrix"),
+}
+
+
+def _show_other(run: Path, kind: str, json: bool) -> None:
+    name, module, printer = _PRINTERS[kind]
+    try:
+        results = json_module.loads((run / name).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        command = "certify" if kind == "certify" else "defend"
+        raise InputError(f"{run} is not complete: go on with  bbox {command} --resume {run}") from error
+    except ValueError as error:
+        raise InputError(f"{run / name} cannot be read: {error}") from error
+    if json:
+        click.echo(json_module.dumps({"run": str(run), **results}))
+    else:
+        where = console() if kind == "matrix" else run
+        getattr(importlib.import_module(module), printer)(results, where)
 
 
 def print_run(folder: Any, results: dict[str, Any]) -> None:

@@ -8,7 +8,6 @@ results.json               the figures, written when nothing is left to sample
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Callable
@@ -28,8 +27,8 @@ from bbox.defenses.certification import Denoise, certify, noise_accuracy
 from bbox.defenses.denoisers import load_denoiser
 from bbox.errors import InputError, TargetError, UsageError
 from bbox.oracle import Oracle
+from bbox.results.plain_folder import PlainFolder, cannot_write
 from bbox.results.session import describe_run
-from bbox.results.store import StorageError
 
 __all__ = ["CertifyConfig", "CertifyFolder", "CertifyPlan", "execute_certify", "plan_certify"]
 
@@ -136,48 +135,14 @@ def plan_certify(config: CertifyConfig) -> CertifyPlan:
     return CertifyPlan(config, oracle, images, denoise, digest)
 
 
-class CertifyFolder:
-    """The folder of a certification. Every file is written whole or not at all."""
+class CertifyFolder(PlainFolder):
+    """The folder of a certification."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    kind = "certify"
+    noun = "certification"
 
-    @classmethod
-    def create(cls, path: Path, run: dict[str, Any]) -> CertifyFolder:
-        """Make a new folder.
-
-        Raises:
-            UsageError: the path exists and is not an empty folder.
-        """
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise UsageError(f"{path} exists; choose another --out, or go on with --resume {path}")
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise StorageError(f"cannot make {path}: {error.strerror or error}") from error
-        folder = cls(path)
-        folder.write("run.json", run)
-        return folder
-
-    @classmethod
-    def open(cls, path: Path) -> CertifyFolder:
-        """Open an existing one.
-
-        Raises:
-            InputError: it is no folder of a certification.
-        """
-        folder = cls(path)
-        try:
-            if folder.run().get("kind") == "certify":
-                folder.config()
-                return folder
-        except (OSError, ValueError, TypeError, AttributeError) as error:
-            raise InputError(f"{path} is not the folder of a certification: {error}") from error
-        raise InputError(f"{path} is not the folder of a certification")
-
-    def run(self) -> dict[str, Any]:
-        read: dict[str, Any] = json.loads((self.path / "run.json").read_text(encoding="utf-8"))
-        return read
+    def check(self) -> None:
+        self.config()
 
     def config(self) -> CertifyConfig:
         return CertifyConfig.from_json(self.run()["config"])
@@ -187,8 +152,7 @@ class CertifyFolder:
         return Certificate.load(path) if path.exists() else None
 
     def sessions(self) -> list[dict[str, Any]]:
-        path = self.path / "sessions.json"
-        read: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+        read: list[dict[str, Any]] = self.read("sessions.json") or []
         return read
 
     def check_same(self, plan: CertifyPlan) -> None:
@@ -202,23 +166,11 @@ class CertifyFolder:
             if began != now:
                 raise InputError(f"{what} has changed since {self.path} began; start a new run")
 
-    def write(self, name: str, content: Any) -> None:
-        try:
-            part = self.path / f".{name}.part"
-            part.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-            part.replace(self.path / name)
-        except OSError as error:
-            raise StorageError(
-                f"cannot write {self.path}: {error.strerror or error}; make room and --resume"
-            ) from error
-
     def save(self, certificate: Certificate) -> None:
         try:
             certificate.save(self.path / "certificate.safetensors")
         except OSError as error:
-            raise StorageError(
-                f"cannot write {self.path}: {error.strerror or error}; make room and --resume"
-            ) from error
+            raise cannot_write(self.path, error) from error
 
 
 def execute_certify(

@@ -10,7 +10,6 @@ results.json         the figures: rows under noise, ledgers, certificate
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields
@@ -29,12 +28,13 @@ from bbox.defenses.certificate import Certificate
 from bbox.defenses.certification import certify
 from bbox.errors import InputError, TargetError, UsageError
 from bbox.oracle import Oracle
+from bbox.results.plain_folder import PlainFolder, cannot_write
 from bbox.results.session import describe_run
-from bbox.results.store import StorageError
 
 __all__ = ["DefendConfig", "DefendFolder", "DefendPlan", "execute_defend", "plan_defend"]
 
 _TEST_SHARE = 0.2  # of the data, held out for the certificate where no test data is named
+_LEAST = 25
 Report = Callable[[str, int, int], None]
 
 
@@ -108,6 +108,8 @@ def plan_defend(config: DefendConfig) -> DefendPlan:
         raise UsageError(f"{config.defense} needs no fit")
     labels = None if config.labels is None else Path(config.labels)
     images = data_module.load(config.data, size=config.image_size, labels=labels).select(limit=config.limit)
+    if len(images) < _LEAST:
+        raise UsageError(f"{len(images)} images are too few to train on; give at least {_LEAST}")
     if config.test is not None:
         test = data_module.load(config.test, size=config.image_size)
         if test.inputs.shape[1:] != images.inputs.shape[1:]:
@@ -133,61 +135,17 @@ def plan_defend(config: DefendConfig) -> DefendPlan:
     return DefendPlan(config, defense, oracle, images, test)
 
 
-class DefendFolder:
-    """The folder of a fit. Every file but the journal is written whole or not at all."""
+class DefendFolder(PlainFolder):
+    """The folder of a fit."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    kind = "defend"
+    noun = "fit"
 
-    @classmethod
-    def create(cls, path: Path, run: dict[str, Any]) -> DefendFolder:
-        """Make a new folder.
-
-        Raises:
-            UsageError: the path exists and is not an empty folder.
-        """
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise UsageError(f"{path} exists; choose another --out, or go on with --resume {path}")
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise StorageError(f"cannot make {path}: {error.strerror or error}") from error
-        folder = cls(path)
-        folder.write("run.json", run)
-        return folder
-
-    @classmethod
-    def open(cls, path: Path) -> DefendFolder:
-        """Open an existing one.
-
-        Raises:
-            InputError: it is no folder of a defense.
-        """
-        folder = cls(path)
-        try:
-            if folder.run().get("kind") == "defend":
-                folder.config()
-                return folder
-        except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
-            raise InputError(f"{path} is not the folder of a fit: {error}") from error
-        raise InputError(f"{path} is not the folder of a fit")
-
-    def run(self) -> dict[str, Any]:
-        read: dict[str, Any] = json.loads((self.path / "run.json").read_text(encoding="utf-8"))
-        return read
+    def check(self) -> None:
+        self.config()
 
     def config(self) -> DefendConfig:
         return DefendConfig.from_json(self.run()["config"])
-
-    def results(self) -> dict[str, Any] | None:
-        """The figures of a complete fit, ``None`` while it is not."""
-        path = self.path / "results.json"
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
-
-    def fitted(self) -> dict[str, Any] | None:
-        """What the fit has measured, once the bundle is complete."""
-        path = self.path / "fit.json"
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
     def check_same(self, plan: DefendPlan) -> None:
         """Refuse to go on with another target or other data than the fit began with."""
@@ -200,14 +158,6 @@ class DefendFolder:
             if began != now:
                 raise InputError(f"{what} has changed since {self.path} began; start a new run")
 
-    def write(self, name: str, content: Any) -> None:
-        try:
-            part = self.path / f".{name}.part"
-            part.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-            part.replace(self.path / name)
-        except OSError as error:
-            raise _full(self.path, error) from error
-
 
 def execute_defend(plan: DefendPlan, folder: DefendFolder, *, report: Report | None = None) -> dict[str, Any]:
     """Fit into the folder, or go on with what it holds; returns the content of ``results.json``.
@@ -218,7 +168,7 @@ def execute_defend(plan: DefendPlan, folder: DefendFolder, *, report: Report | N
         TargetError: the target failed; the folder keeps what was answered.
         StorageError: the folder cannot be written.
     """
-    done = folder.results()
+    done: dict[str, Any] | None = folder.read("results.json")
     if done is not None:
         return done
     config, oracle, defense = plan.config, plan.oracle, plan.defense
@@ -226,7 +176,7 @@ def execute_defend(plan: DefendPlan, folder: DefendFolder, *, report: Report | N
     reserved = 0 if sigma is None else int(config.certify * config.budget)
     began = time.monotonic()
     try:
-        fitted = folder.fitted()
+        fitted: dict[str, Any] | None = folder.read("fit.json")
         if fitted is None:
             fitted = {"report": _fit(plan, folder, config.budget - reserved, report)}
             fitted["ledger"] = {purpose: asdict(ledger) for purpose, ledger in oracle.books.items()}
@@ -235,7 +185,7 @@ def execute_defend(plan: DefendPlan, folder: DefendFolder, *, report: Report | N
         else:
             defense = cast(TrainedDefense, bundle.load_layers(folder.path)[1][0][1])
     except OSError as error:
-        raise _full(folder.path, error) from error
+        raise cannot_write(folder.path, error) from error
     ledger = dict(fitted["ledger"])
     certificate = None
     if reserved and sigma is not None:
@@ -301,7 +251,3 @@ def _certify(
     )
     certificate.save(path)
     return certificate.to_json(), {"queries": certificate.queries, "calls": oracle.books["certify"].calls}
-
-
-def _full(path: Path, error: OSError) -> StorageError:
-    return StorageError(f"cannot write {path}: {error.strerror or error}; make room and --resume")

@@ -45,6 +45,13 @@ def test_a_finished_fit_is_printed_again_and_asks_nothing(tmp_path: Path) -> Non
     again = _run("--resume", str(out), "--json")
     assert again.exit_code == 0, again.output
     assert json.loads(again.stdout) == json.loads(first.stdout)
+    shown = CliRunner().invoke(cli, ["show", str(out), "--json"])
+    assert json.loads(shown.stdout) == json.loads(first.stdout)
+    table = CliRunner().invoke(cli, ["show", str(out)])
+    assert "zo-ae-ds on zoo:digits" in table.output and "budget 1,500" in table.output
+    (out / "results.json").unlink()
+    unfinished = CliRunner().invoke(cli, ["show", str(out)])
+    assert isinstance(unfinished.exception, InputError) and "bbox defend --resume" in str(unfinished.exception)
 
 
 @pytest.mark.parametrize("after", [100, 700])
@@ -97,7 +104,7 @@ def _count(monkeypatch: pytest.MonkeyPatch, dies_after: int | None) -> list[int]
         (["zo-ae-ds", "--sigma", "64"], UsageError, "pixels are in"),
         (["zo-ae-ds", "--sigma", "x"], UsageError, "expected a number"),
         (["zo-ae-ds", "--budget", "0"], UsageError, "budget is 0"),
-        (["zo-ae-ds", "--budget", "700", "--limit", "60"], UsageError, "too little to train on"),
+        (["zo-ae-ds", "--budget", "60", "--limit", "60"], UsageError, "too little to train on"),
         (["zo-ae-ds", "--certify", "1.5"], UsageError, "certify is 1.5"),
         (["zo-ae-ds", "--data", "nowhere/"], InputError, "nowhere"),
         (["zo-ae-ds", "--data", "zoo:imagenet-samples"], InputError, "takes images of shape"),

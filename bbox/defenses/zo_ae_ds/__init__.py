@@ -37,9 +37,10 @@ class ZOAEDS(TrainedDefense):
 
     Args:
         sigma: deviation of the Gaussian noise, pixels in [0, 1].
-        gradient: hybrid (a surrogate first, then zeroth-order steps), surrogate, zo, first-order (white box, for
-            comparison), none (query-free).
-        space: where the zeroth-order gradient is taken: ae (the bottleneck), dct (low frequencies), image (ZO-DS).
+        gradient: surrogate (first order through a student of the answers), zo, hybrid (a surrogate, then
+            zeroth-order steps), first-order (white box, for comparison), none (query-free).
+        space: where the gradient is taken: ae (the bottleneck), dct (low frequencies), image (ZO-DS); auto takes ae for
+            zeroth-order gradients and image for the others.
         dim: features of the bottleneck, or low-frequency coefficients.
         denoiser: unet or dncnn.
         init: mse (start from the query-free denoiser) or scratch.
@@ -56,7 +57,8 @@ class ZOAEDS(TrainedDefense):
         first: first-order steps through the student (or the white box).
         rounds: how often the student is taught, each time on what the purifier makes then.
         student: steps of the student a round.
-        share: part of the training queries that teaches the student in hybrid mode.
+        lesson: queries that teach the student, at most.
+        share: part of the training queries that teaches the student in hybrid mode, at most.
         selection: part of the budget that chooses among checkpoints.
     """
 
@@ -67,6 +69,7 @@ class ZOAEDS(TrainedDefense):
     presets: ClassVar[Mapping[str, Mapping[str, object]]] = {
         "paper": {
             "gradient": "zo",
+            "space": "ae",
             "dim": 192,
             "denoiser": "dncnn",
             "init": "scratch",
@@ -77,13 +80,13 @@ class ZOAEDS(TrainedDefense):
             "step": 0.005,
             "anchor": 0.0,
         },
-        "surrogate": {"gradient": "surrogate"},
+        "zo": {"gradient": "zo"},
         "query-free": {"gradient": "none"},
     }
 
     sigma: float = 0.5
-    gradient: Literal["hybrid", "surrogate", "zo", "first-order", "none"] = "hybrid"
-    space: Literal["ae", "dct", "image"] = "ae"
+    gradient: Literal["surrogate", "zo", "hybrid", "first-order", "none"] = "surrogate"
+    space: Literal["auto", "ae", "dct", "image"] = "auto"
     dim: int = 32
     denoiser: Literal["unet", "dncnn"] = "unet"
     init: Literal["mse", "scratch"] = "mse"
@@ -97,17 +100,18 @@ class ZOAEDS(TrainedDefense):
     rate: float = 1e-3
     anchor: float = 10.0
     warmup: int = 900
-    first: int = 400
+    first: int = 600
     rounds: int = 2
     student: int = 800
+    lesson: int = 100_000
     share: float = 0.3
-    selection: float = 0.02
+    selection: float = 0.05
     purifier: Purifier | None = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if not 0 < self.sigma <= 2:
             raise UsageError(f"sigma is {self.sigma:g}, expected more than 0 and at most 2 (pixels are in [0, 1])")
-        for name in ("dim", "q", "warmup", "first", "rounds", "student"):
+        for name in ("dim", "q", "warmup", "first", "rounds", "student", "lesson"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name} is {getattr(self, name)}, expected at least 1")
         for name in ("step", "batch", "anchor"):
@@ -122,6 +126,11 @@ class ZOAEDS(TrainedDefense):
     @property
     def certified_noise(self) -> float | None:
         return self.sigma
+
+    @property
+    def takes_autoencoder(self) -> bool:
+        """Whether the black box sees what an autoencoder decodes."""
+        return self.space == "ae" or (self.space == "auto" and self.gradient in ("zo", "hybrid"))
 
     def stages(self) -> tuple[str, ...]:
         """What follows the query-free start, by the name of a method of the fit."""

@@ -79,17 +79,22 @@ class BlackBox:
             return F.cross_entropy(answers, clean, reduction="none")
         return (answers - clean).square().mean(1)
 
-    def quality(self, rows: Tensor, clean: Tensor) -> float:
-        """How well rows are answered as the clean images were: the share of equal classes, or minus the error.
+    def judge(self, rows: Tensor, clean: Tensor) -> tuple[float, float]:
+        """How well rows are answered as the clean images were: (quality, mean loss), from one ask.
+
+        The quality is the share of equal classes, or minus the squared error.
 
         Queries: n, on the ``select`` ledger.
         """
-        if len(rows) == 0:
-            return 0.0
-        if self.task == "classification":
-            same = self.books.ask(rows, "select", lambda a, place: (a.labels == clean[place].cpu()).float())
-            return float(same.mean())
-        return -float(self.losses(rows, clean, "select").mean())
+
+        def read(answers: Answers, place: slice) -> Tensor:
+            raw = _scores(answers)
+            loss = self.loss(self._logs(raw) if self.task == "classification" else raw, clean[place].cpu())
+            same = answers.labels == clean[place].cpu() if self.task == "classification" else -loss
+            return torch.stack([same.float(), loss], 1)
+
+        quality, loss = self.books.ask(rows, "select", read).mean(0).tolist()
+        return quality, loss
 
     def _logs(self, raw: Tensor) -> Tensor:
         # A probability of zero, as rounded answers have it, is some small number: an infinite loss teaches nothing.

@@ -1,0 +1,100 @@
+"""A run folder of JSON files, each written whole or not at all."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+from bbox.errors import InputError, UsageError
+from bbox.results.store import StorageError
+
+__all__ = ["PlainFolder", "cannot_write", "kind_of"]
+
+
+class PlainFolder:
+    """A folder whose ``run.json`` says what kind of run it holds.
+
+    Attributes:
+        kind: the word in ``run.json``; noun: how messages call the run.
+    """
+
+    kind: ClassVar[str]
+    noun: ClassVar[str]
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def create(cls, path: Path, run: dict[str, Any]) -> Self:
+        """Make a new folder.
+
+        Raises:
+            UsageError: the path exists and is not an empty folder.
+            StorageError: it cannot be made.
+        """
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise UsageError(f"{path} exists; choose another --out, or go on with --resume {path}")
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StorageError(f"cannot make {path}: {error.strerror or error}") from error
+        folder = cls(path)
+        folder.write("run.json", run)
+        return folder
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """Open an existing one.
+
+        Raises:
+            InputError: it holds no run of this kind.
+        """
+        folder = cls(path)
+        try:
+            if folder.run().get("kind") == cls.kind:
+                folder.check()
+                return folder
+        except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
+            raise InputError(f"{path} is not the folder of a {cls.noun}: {error}") from error
+        raise InputError(f"{path} is not the folder of a {cls.noun}")
+
+    def check(self) -> None:
+        """Read what a run of this kind must have; anything that is missing raises."""
+
+    def run(self) -> dict[str, Any]:
+        """The content of ``run.json``."""
+        read: dict[str, Any] = json.loads((self.path / "run.json").read_text(encoding="utf-8"))
+        return read
+
+    def read(self, name: str) -> Any:
+        """The content of a JSON file, ``None`` where there is none."""
+        path = self.path / name
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+    def write(self, name: str, content: Any) -> None:
+        """Write a JSON file.
+
+        Raises:
+            StorageError: the disk is full, or the folder is gone.
+        """
+        try:
+            part = self.path / f".{name}.part"
+            part.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+            part.replace(self.path / name)
+        except OSError as error:
+            raise cannot_write(self.path, error) from error
+
+
+def cannot_write(path: Path, error: OSError) -> StorageError:
+    """What a full disk is called."""
+    return StorageError(f"cannot write {path}: {error.strerror or error}; make room and --resume")
+
+
+def kind_of(path: Path) -> str | None:
+    """What kind of run a folder holds, ``None`` where its ``run.json`` does not say (an attack's does not)."""
+    try:
+        kind = json.loads((path / "run.json").read_text(encoding="utf-8")).get("kind")
+    except (OSError, ValueError, AttributeError):
+        return None
+    return kind if isinstance(kind, str) else None
