@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.table import Table
 
-from bbox.cli.console import console, say
+from bbox.cli.console import Line, console, say
 from bbox.cli.options import pairs, read_indices
 from bbox.errors import UsageError
 
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 __all__ = ["certify", "print_certificate"]
 
 _DEFAULT_LIMIT = 64
-_PLAIN_SECONDS = 5.0
 _RESUME_MAY_CHANGE = {"resume", "json", "quiet", "threads", "max_batch", "device", "trust"}
 
 
@@ -130,28 +129,22 @@ def _execute(plan: Any, folder: Any, values: dict[str, Any]) -> None:
 
 
 class _Progress:
-    """One line on a terminal, a plain line now and then elsewhere."""
+    """What a certification has done so far, in one line."""
 
     def __init__(self) -> None:
-        self._live = sys.stderr.isatty()
-        self._began = self._said = time.monotonic()
+        self._line = Line()
+        self._began = time.monotonic()
         self._before: int | None = None
 
     def __call__(self, found: Certificate) -> None:
-        now = time.monotonic()
         if self._before is None:
-            self._began, self._before = now, found.queries
-        if now - self._said < (0.2 if self._live else _PLAIN_SECONDS):
-            return
-        self._said = now
-        rate = (found.queries - self._before) / max(now - self._began, 1e-6)
+            self._began, self._before = time.monotonic(), found.queries
+        rate = (found.queries - self._before) / max(time.monotonic() - self._began, 1e-6)
         decided = len(found) - int(found.undecided.sum())
-        text = f"certify: {decided}/{len(found)} decided  {found.queries:,} queries  {rate:,.0f} rows/s"
-        click.echo(f"\r{text}\x1b[K" if self._live else text, err=True, nl=not self._live)
+        self._line(f"certify: {decided}/{len(found)} decided  {found.queries:,} queries  {rate:,.0f} rows/s")
 
     def close(self) -> None:
-        if self._live:
-            click.echo("\r\x1b[K", err=True, nl=False)
+        self._line.close()
 
 
 def print_certificate(results: dict[str, Any], path: Path) -> None:

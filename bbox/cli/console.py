@@ -17,7 +17,7 @@ from rich.table import Table
 if TYPE_CHECKING:
     from bbox.results.run import Progress as RunProgress
 
-__all__ = ["Display", "console", "figures_table", "say"]
+__all__ = ["Display", "Line", "console", "figures_table", "say"]
 
 _PLAIN_SECONDS = 5.0  # between two plain progress lines
 
@@ -135,3 +135,23 @@ def figures_table(results: dict[str, Any]) -> Table:
             *["-" if c["value"] is None else f"{100 * c['value']:.1f}%" for c in row["robust_accuracy"]],
         )
     return table
+
+
+class Line:
+    """One line that is written over on a terminal, and now and then a plain line elsewhere."""
+
+    def __init__(self) -> None:
+        self._live = sys.stderr.isatty()
+        self._said = time.monotonic()
+
+    def __call__(self, text: str, *, always: bool = False) -> None:
+        now = time.monotonic()
+        if not always and now - self._said < (0.2 if self._live else _PLAIN_SECONDS):
+            return
+        self._said = now
+        click.echo(f"\r{text}\x1b[K" if self._live else text, err=True, nl=not self._live)
+
+    def close(self) -> None:
+        """Clear the line."""
+        if self._live:
+            click.echo("\r\x1b[K", err=True, nl=False)

@@ -12,7 +12,7 @@ from typing import Any
 import click
 from rich.table import Table
 
-from bbox.cli.console import console, say
+from bbox.cli.console import Line, console, say
 from bbox.cli.options import pairs
 from bbox.errors import UsageError
 
@@ -20,7 +20,6 @@ __all__ = ["defend", "print_fit"]
 
 # Not max_batch: answers are on record forward by forward.
 _RESUME_MAY_CHANGE = {"resume", "json", "quiet", "threads", "device", "trust"}
-_PLAIN_SECONDS = 5.0
 
 _OPTIONS = [
     click.option("--target", default="zoo:digits", show_default=True, help="What to defend; see bbox list targets."),
@@ -225,24 +224,18 @@ def _execute(plan: Any, folder: Any, values: dict[str, Any]) -> None:
 
 
 class _Progress:
-    """One line on a terminal, a plain line now and then elsewhere."""
+    """The stage of a fit, in one line."""
 
     def __init__(self) -> None:
-        self._live = sys.stderr.isatty()
-        self._said = 0.0
+        self._line = Line()
         self._stage = ""
 
     def __call__(self, stage: str, done: int, total: int) -> None:
-        now = time.monotonic()
-        if stage == self._stage and now - self._said < (0.2 if self._live else _PLAIN_SECONDS):
-            return
-        self._said, self._stage = now, stage
-        text = f"{stage}: {done:,} of {total:,}"
-        click.echo(f"\r{text}\x1b[K" if self._live else text, err=True, nl=not self._live)
+        self._line(f"{stage}: {done:,} of {total:,}", always=stage != self._stage)
+        self._stage = stage
 
     def close(self) -> None:
-        if self._live:
-            click.echo("\r\x1b[K", err=True, nl=False)
+        self._line.close()
 
 
 def print_fit(results: dict[str, Any], path: Path) -> None:
@@ -250,7 +243,7 @@ def print_fit(results: dict[str, Any], path: Path) -> None:
     fit = results["fit"]
     table = Table(title=f"{results['defense']} on {results['target']}", title_justify="left")
     table.add_column("row")
-    table.add_column("answered as clean, under noise", justify="right")
+    table.add_column(f"of {fit.get('images', 0)} noisy validation images answered as clean", justify="right")
     for name, value in fit.get("rows", {}).items():
         mark = " (kept)" if name == fit.get("chosen") else ""
         table.add_row(name + mark, f"{100 * value:.1f}%" if value >= 0 else f"squared error {-value:.4f}")

@@ -25,8 +25,9 @@ from bbox.defenses.bounds import Method
 from bbox.defenses.certificate import Certificate
 from bbox.defenses.certification import Denoise, certify, noise_accuracy
 from bbox.defenses.denoisers import load_denoiser
-from bbox.errors import InputError, TargetError, UsageError
+from bbox.errors import InputError, UsageError
 from bbox.oracle import Oracle
+from bbox.results.fits import check_fits
 from bbox.results.plain_folder import PlainFolder, cannot_write
 from bbox.results.session import describe_run
 
@@ -113,11 +114,6 @@ def plan_certify(config: CertifyConfig) -> CertifyPlan:
     target = targets.load(config.target, options=config.target_options, trust=config.trust, device=config.device)
     oracle = Oracle(target, max_batch=config.max_batch or 128)
     shape = tuple(images.inputs.shape[1:])
-    if target.input_shape is not None and tuple(target.input_shape) != shape:
-        raise InputError(
-            f"{target.name} takes images of shape {tuple(target.input_shape)}, {images.name} has {shape}"
-            + ("; give --image-size" if target.input_shape[0] == shape[0] else "")
-        )
     if config.noise_accuracy and images.labels is None:
         raise UsageError(f"the accuracy under noise needs labels, and {images.name} has none")
     extra = config.noise_accuracy * len(images)
@@ -126,12 +122,7 @@ def plan_certify(config: CertifyConfig) -> CertifyPlan:
     denoise, digest = None, None
     if config.denoiser is not None:
         denoise, digest = load_denoiser(config.denoiser, device=oracle.device, shape=shape)
-    try:
-        oracle.ask(images.inputs[:1], "probe")
-    except TargetError as error:
-        if target.in_process:
-            raise InputError(str(error)) from error
-        raise
+    check_fits(oracle, images)
     return CertifyPlan(config, oracle, images, denoise, digest)
 
 

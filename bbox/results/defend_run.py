@@ -26,8 +26,9 @@ from bbox.defenses.base import TrainedDefense
 from bbox.defenses.books import Journal
 from bbox.defenses.certificate import Certificate
 from bbox.defenses.certification import certify
-from bbox.errors import InputError, TargetError, UsageError
+from bbox.errors import InputError, UsageError
 from bbox.oracle import Oracle
+from bbox.results.fits import check_fits
 from bbox.results.plain_folder import PlainFolder, cannot_write
 from bbox.results.session import describe_run
 
@@ -120,18 +121,7 @@ def plan_defend(config: DefendConfig) -> DefendPlan:
         test, images = images.take(order[:held].sort().values), images.take(order[held:].sort().values)
     target = targets.load(config.target, options=config.target_options, trust=config.trust, device=config.device)
     oracle = Oracle(target, max_batch=config.max_batch or 256)
-    shape = tuple(images.inputs.shape[1:])
-    if target.input_shape is not None and tuple(target.input_shape) != shape:
-        raise InputError(
-            f"{target.name} takes images of shape {tuple(target.input_shape)}, {images.name} has {shape}"
-            + ("; give --image-size" if target.input_shape[0] == shape[0] else "")
-        )
-    try:
-        oracle.ask(images.inputs[:1], "clean")
-    except TargetError as error:
-        if target.in_process:
-            raise InputError(str(error)) from error
-        raise
+    check_fits(oracle, images, "clean")
     return DefendPlan(config, defense, oracle, images, test)
 
 

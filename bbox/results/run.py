@@ -15,9 +15,10 @@ from bbox.calibrate import calibrate, choose_threads
 from bbox.data.base import Dataset
 from bbox.domain import Box
 from bbox.engine import Job, Pool, drive, make_jobs
-from bbox.errors import InputError, TargetError, UsageError
+from bbox.errors import InputError, UsageError
 from bbox.goal import Goal
 from bbox.oracle import UNKNOWN, Oracle, Purpose, StopReason
+from bbox.results.fits import check_fits
 from bbox.results.metrics import default_checkpoints, default_epsilons, summarise
 from bbox.results.records import SCHEMA_VERSION, Config, Example
 from bbox.results.store import RunFolder
@@ -86,12 +87,7 @@ def prepare(config: Config, attack: Attack, target: Target, data: Dataset, *, st
     full = data
     data = data.select(limit=config.limit, indices=config.indices)
     shape = tuple(data.inputs.shape[1:])
-    if target.input_shape is not None and tuple(target.input_shape) != shape:
-        raise InputError(
-            f"{target.name} takes images of shape {tuple(target.input_shape)}, {data.name} has {shape}"
-            + ("; give --image-size" if target.input_shape[0] == shape[0] else "")
-        )
-    classes = _probe(oracle, data.inputs[:1])
+    classes = check_fits(oracle, data)
     if full.labels is not None and classes is not None and int(full.labels.max()) >= classes:
         raise InputError(
             f"{data.name} has label {int(full.labels.max())}, but {target.name} has {classes} classes, "
@@ -116,17 +112,6 @@ def prepare(config: Config, attack: Attack, target: Target, data: Dataset, *, st
             raise UsageError(f"start points have shape {tuple(starts.shape)}, expected one or {len(data)} of {shape}")
         starts = starts.expand(len(data), *shape)
     return Plan(config, attack, oracle, data, goals, starts, pool)
-
-
-def _probe(oracle: Oracle, row: Tensor) -> int | None:
-    """Ask one row; learn the number of classes."""
-    try:
-        answers = oracle.ask(row, "probe")
-    except TargetError as error:
-        if oracle.target.in_process:
-            raise InputError(str(error)) from error
-        raise
-    return oracle.target.num_classes if answers.scores is None else answers.scores.shape[1]
 
 
 def _target_classes(config: Config, data: Dataset, classes: int | None) -> Tensor:

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
@@ -107,7 +108,8 @@ def _count(monkeypatch: pytest.MonkeyPatch, dies_after: int | None) -> list[int]
         (["zo-ae-ds", "--budget", "60", "--limit", "60"], UsageError, "too little to train on"),
         (["zo-ae-ds", "--certify", "1.5"], UsageError, "certify is 1.5"),
         (["zo-ae-ds", "--data", "nowhere/"], InputError, "nowhere"),
-        (["zo-ae-ds", "--data", "zoo:imagenet-samples"], InputError, "takes images of shape"),
+        (["zo-ae-ds", "--data", "zoo:imagenet-samples"], UsageError, "20 images are too few"),
+        (["zo-ae-ds", "--data", "small.npy"], InputError, "takes images of shape"),
         (["zo-ae-ds", "--test", "zoo:imagenet-samples"], InputError, "has images of"),
         (["zo-ae-ds", "--target", "zoo:nothing"], UsageError, "nothing"),
         (["zo-ae-ds", "--preset", "fast"], UsageError, "no preset 'fast'"),
@@ -121,6 +123,7 @@ def test_bad_input_is_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], error: type[BboxError], told: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    np.save("small.npy", np.zeros((40, 1, 8, 8), np.float32))
     result = _run(*arguments)
     assert isinstance(result.exception, error), result.output
     assert told in str(result.exception) and "\n" not in str(result.exception)

@@ -36,10 +36,13 @@ class FitReport:
     Attributes:
         rows: name to quality under noise: share of rows answered as their clean image is (or minus the squared error);
             the query-free ones first.
-        steps: optimiser steps by stage; step_size: the probed relative step; notes: warnings in plain words.
+        images: validation images of the rows.
+        steps: optimiser steps by stage; step_size: the probed relative step.
+        notes: warnings in plain words.
     """
 
     rows: dict[str, float] = field(default_factory=dict)
+    images: int = 0
     steps: dict[str, int] = field(default_factory=dict)
     step_size: float | None = None
     bottleneck_quality: float | None = None
@@ -135,6 +138,7 @@ class _Fit:
             )
         if learns:
             self.teacher = self._in_parts(self.images, "fit")
+        self.found.images = len(self.validation)
         self.validation_teacher = self._in_parts(self.validation, "select")
 
     def _in_parts(self, images: Tensor, purpose: Any) -> Tensor:
