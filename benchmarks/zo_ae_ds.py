@@ -185,13 +185,16 @@ def table(case: str, path: Path) -> None:
         rows = [r for r in records if r["row"] == name]
         if not rows:
             continue
+        gradient = (ROWS[name][1] or {}).get("gradient")
+        # Query-free and white-box rows ask only to fill their own table.
+        asked = 0 if gradient in ("none", "first-order") else max(r["training_queries"] for r in rows)
         values = [100 * r["noise_accuracy"] for r in rows]
         spread = f"+-{stdev(values):.1f} ({len(values)})" if len(values) > 1 else "(1)"
         acr = [r["acr"] for r in rows if "acr" in r]
         shares = [r["certified_accuracy"] for r in rows if "acr" in r]
         certified = " / ".join(f"{100 * mean(s[k] for s in shares):.1f}" for k in shares[0]) if shares else ""
         print(
-            f"{name:44} {max(r['training_queries'] for r in rows):9,} {mean(values):7.1f} {spread:>8} "
+            f"{name:44} {asked:9,} {mean(values):7.1f} {spread:>8} "
             f"{100 * mean(r['clean_accuracy'] for r in rows):6.1f} {f'{mean(acr):.3f}' if acr else '':>6}  {certified}"
         )
 

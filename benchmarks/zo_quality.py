@@ -8,10 +8,8 @@ the gradient that autograd gives. "8 bit" rounds what the black box sees to 255 
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,11 +24,10 @@ from bbox.defenses.zo_ae_ds.zeroth_order import Schedule, estimate, find_step, t
 from bbox.oracle import Oracle
 from bbox.targets.torch_module import TorchTarget
 from bbox.zo import CGE, RGE, Estimator, FullSpace, root_keys
-from benchmarks.timing import machine
+from benchmarks.results_file import write
 from benchmarks.zo_ae_ds import load_case
 
 DIM, SIGMA = 32, 0.5
-RESULTS = Path(__file__).with_name("results") / "zo-quality.json"
 
 
 class EightBit(nn.Module):
@@ -85,7 +82,6 @@ def quality(purifier: Purifier, target: TorchTarget, images: Tensor) -> dict[str
             "cosine of the mean": float(F.cosine_similarity(got.mean(0), true.mean(0), dim=0)),
             "probe": books.spent["probe"],
         }
-        print(f"{name:32} step {step:<6.3g} queries {found[name]['queries']:5.1f} cosine {found[name]['cosine']:.3f}")
     return found
 
 
@@ -136,12 +132,9 @@ def main() -> None:
     purifier = Purifier(DENOISERS["dncnn"](1).to(memory_format=torch.channels_last), autoencoder)
     train_autoencoder(autoencoder, images, steps=900, report=lambda *_: None)
     train_denoiser(purifier, images, SIGMA, steps=300, report=lambda *_: None)
-    found = {
-        "machine": machine(),
-        "cosines": quality(purifier, target, images[:64]),
-        "speed": speed(purifier, target, images),
-    }
-    RESULTS.write_text(json.dumps(found, indent=1) + "\n")
+    cosines = quality(purifier, target, images[:64])
+    rows = [{"estimator": name, **values} for name, values in cosines.items()]
+    write("zo-quality", speed(purifier, target, images), rows)
 
 
 if __name__ == "__main__":
