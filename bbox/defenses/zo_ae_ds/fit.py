@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["FitReport", "fit_purifier"]
 
 _ROWS = 8  # a fit asks its validation images at most so often: clean, through the autoencoder, and a row each
+_LESSON_BYTES = 2 << 30  # what the rows of a student's lesson may take in memory
 _TOLERANCE = 0.2  # an autoencoder that loses more of the clean answers than this has collapsed, or is far too narrow
 
 
@@ -190,7 +191,7 @@ class _Fit:
         if self.options.space == "dct":
             block = max(1, round(math.sqrt(self.options.dim / shape[0])))
             factor = max(1.0, min(shape[1:]) / block)
-            return DCTSubspace(shape, factor, self.images.device), deviation * math.sqrt(factor**2)
+            return DCTSubspace(shape, factor, self.images.device), deviation * factor
         return FullSpace(shape), deviation * math.sqrt(math.prod(shape) / 64)
 
     def _zeroth_order(self, purifier: Purifier, guide: Any = None) -> None:
@@ -228,6 +229,10 @@ class _Fit:
         rounds = options.rounds
         total = self.books.left("fit")
         total = min(options.lesson, total if options.gradient == "surrogate" else int(options.share * total))
+        fits = _LESSON_BYTES // (4 * math.prod(self.images.shape[1:]))
+        if total > fits:
+            self.found.notes.append(f"the lesson is cut from {total:,} rows to {fits:,}, which take 2 GiB")
+            total = fits
         classes = self.box.classes
         student = Student(self.images.shape[1], classes).to(self.images.device)
         student = student.to(memory_format=torch.channels_last)

@@ -24,7 +24,7 @@ def gather(purifier: Purifier, box: BlackBox, images: Tensor, sigma: float, quer
 
     Queries: ``queries``, on the ``fit`` ledger.
 
-    Shapes: images (n, *shape); returns rows (queries, *shape) on the CPU and answers (queries, k).
+    Shapes: images (n, *shape); returns rows (queries, *shape) and answers (queries, k), on the images' device.
     """
     rows, answers = [], []
     left = queries

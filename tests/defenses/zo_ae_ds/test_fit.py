@@ -169,3 +169,13 @@ def test_options_are_checked(option: str, value: str, told: str) -> None:
 def test_an_unfitted_defense_wraps_nothing() -> None:
     with pytest.raises(UsageError, match="must be fitted first"):
         ZOAEDS().wrap(Meter())
+
+
+def test_a_lesson_that_does_not_fit_in_memory_is_cut_and_said_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    from bbox.defenses.zo_ae_ds import fit
+
+    monkeypatch.setattr(fit, "_LESSON_BYTES", 300 * 4 * 64)
+    target = Meter()
+    _, found = _fit(target)
+    assert any("cut from" in note and "to 300" in note for note in found["notes"])
+    assert target.rows < 1500
