@@ -82,12 +82,16 @@ def gaussian(key: Tensor, size: int) -> Tensor:
         key: (n,) int64.
         returns: (n, size) float32.
     """
+    if len(key) == 0:  # torch views no empty tensor as another type
+        return torch.empty(0, size, device=key.device)
     cells = _words(key, -(-size // 4)).view(torch.int16)[:, :size].to(torch.int32).add_(1 << 15)
     return torch.index_select(_gaussian_table(key.device), 0, cells.reshape(-1)).view(len(key), size)
 
 
 def rademacher(key: Tensor, size: int) -> Tensor:
     """Random signs. Shapes: key (n,) int64; returns (n, size) float32 of -1 and 1."""
+    if len(key) == 0:
+        return torch.empty(0, size, device=key.device)
     octets = _words(key, -(-size // 8)).view(torch.int8)[:, :size]
     return (octets >= 0).to(torch.float32).mul_(2).sub_(1)
 

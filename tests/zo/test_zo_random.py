@@ -124,3 +124,9 @@ def test_folded_keys_are_distinct() -> None:
     assert len(grid.unique()) == len(grid)
     roots = torch.cat([root_keys(seed, torch.arange(1000)) for seed in (0, 1, 2, 2**63, 2**64 - 1)])
     assert len(roots.unique()) == len(roots)
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("size", [1, 4, 9])
+def test_no_keys_give_no_rows(sampler, size: int) -> None:
+    assert sampler(KEYS[:0], size).shape == (0, size)
