@@ -60,12 +60,19 @@ class Journal:
         return torch.from_numpy(np.frombuffer(found[1], np.float32).reshape(shape).copy())
 
     def append(self, purpose: str, digest: int, values: Tensor) -> None:
-        """Record the answer to the next call. From here on the journal's old answers are of another run: they go."""
-        with self._base:
-            self._base.execute("DELETE FROM answers WHERE number >= ?", (self._next,))
-            shape = "x".join(str(size) for size in values.shape)
-            record = (self._next, purpose, digest, shape, values.to(torch.float32).numpy().tobytes())
-            self._base.execute("INSERT INTO answers VALUES (?, ?, ?, ?, ?)", record)
+        """Record the answer to the next call. From here on the journal's old answers are of another run: they go.
+
+        Raises:
+            OSError: the disk is full.
+        """
+        shape = "x".join(str(size) for size in values.shape)
+        record = (self._next, purpose, digest, shape, values.to(torch.float32).numpy().tobytes())
+        try:
+            with self._base:
+                self._base.execute("DELETE FROM answers WHERE number >= ?", (self._next,))
+                self._base.execute("INSERT INTO answers VALUES (?, ?, ?, ?, ?)", record)
+        except sqlite3.OperationalError as error:
+            raise OSError(str(error)) from error  # a full disk is no fault of the database
         self._next += 1
 
 

@@ -79,3 +79,16 @@ def test_every_forward_is_on_record_before_the_next_is_asked(tmp_path: Path) -> 
         told = Books(Oracle(rest, max_batch=16), {"fit": 50}, journal).ask(rows, "fit", _scores)
     assert (target.rows, rest.rows) == (32, 18)
     assert torch.equal(told, Meter()(rows))
+
+
+def test_a_full_disk_is_an_operating_system_error_and_keeps_what_was_written(tmp_path: Path) -> None:
+    rows = images(600)
+    with Journal(tmp_path / "a.sqlite") as journal:
+        journal._base.execute("PRAGMA max_page_count = 4")
+        books = Books(Oracle(Meter(), max_batch=100), {"fit": 600}, journal)
+        with pytest.raises(OSError, match="full"):
+            books.ask(rows, "fit", _scores)
+    rest = Meter()
+    with Journal(tmp_path / "a.sqlite") as journal:
+        Books(Oracle(rest, max_batch=100), {"fit": 600}, journal).ask(rows, "fit", _scores)
+    assert 0 < rest.rows < 600
