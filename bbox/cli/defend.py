@@ -64,21 +64,15 @@ class _Defenses(click.Group):
         return list(DEFENSES.names())
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command:
-        from bbox.defenses import DEFENSES
-
-        if not set(name) & set(",+:") and DEFENSES.get(name).trained:
+        if _is_fitted(name):
             return _command(name)
         from bbox.cli.matrix import matrix_command
 
         return matrix_command
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
-        command = self.get_command(ctx, args[0])
         # The matrix takes the list itself as its first argument.
-        from bbox.defenses import DEFENSES
-
-        trained = not set(args[0]) & set(",+:") and DEFENSES.get(args[0]).trained
-        return args[0], command, args[1:] if trained else args
+        return args[0], self.get_command(ctx, args[0]), args[1:] if _is_fitted(args[0]) else args
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         from bbox.defenses import DEFENSES
@@ -117,6 +111,13 @@ def defend(ctx: click.Context, resume: Path | None, json: bool) -> None:
         matrix_command.main(arguments, standalone_mode=False)
         return
     _resume(resume, {"json": json, "quiet": False})
+
+
+def _is_fitted(name: str) -> bool:
+    """Whether this is one defense that is trained; anything else is a list for the matrix."""
+    from bbox.defenses import DEFENSES
+
+    return not set(name) & set(",+:") and bool(DEFENSES.get(name).trained)
 
 
 def _command(name: str) -> click.Command:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -29,6 +29,7 @@ from bbox.errors import InputError, UsageError
 from bbox.oracle import Oracle
 from bbox.results.fits import check_fits
 from bbox.results.plain_folder import PlainFolder, cannot_write
+from bbox.results.records import JsonConfig
 from bbox.results.session import describe_run
 
 __all__ = ["CertifyConfig", "CertifyFolder", "CertifyPlan", "execute_certify", "plan_certify"]
@@ -38,7 +39,7 @@ _WORTH_THREADS, _WORTH_BATCH = 5_000, 40_000
 
 
 @dataclass(frozen=True)
-class CertifyConfig:
+class CertifyConfig(JsonConfig):
     """What was asked for, as it stands in ``run.json``; see ``bbox.defenses.certify`` for sigma to budget.
 
     Attributes:
@@ -75,15 +76,6 @@ class CertifyConfig:
                 raise UsageError(f"{name} is {value}, expected at least 1")
         if self.noise_accuracy < 0:
             raise UsageError(f"noise accuracy is {self.noise_accuracy} draws, expected 0 or more")
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> CertifyConfig:
-        known = {f.name for f in fields(cls)}
-        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items() if k in known}
-        return cls(**values)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
@@ -30,6 +30,7 @@ from bbox.errors import InputError, UsageError
 from bbox.oracle import Oracle
 from bbox.results.fits import check_fits
 from bbox.results.plain_folder import PlainFolder, cannot_write
+from bbox.results.records import JsonConfig
 from bbox.results.session import describe_run
 
 __all__ = ["DefendConfig", "DefendFolder", "DefendPlan", "execute_defend", "plan_defend"]
@@ -40,7 +41,7 @@ Report = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
-class DefendConfig:
+class DefendConfig(JsonConfig):
     """What was asked for, as it stands in ``run.json``.
 
     Attributes:
@@ -72,14 +73,6 @@ class DefendConfig:
                 raise UsageError(f"{name} is {value}, expected at least 1")
         if not 0 <= self.certify < 1:
             raise UsageError(f"certify is {self.certify:g}, expected a share of the budget from 0 to below 1")
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> DefendConfig:
-        known = {f.name for f in fields(cls)}
-        return cls(**{key: value for key, value in data.items() if key in known})
 
 
 @dataclass(frozen=True)

@@ -5,19 +5,31 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from typing import Any, Self
 
 from bbox.domain import NORMS
 from bbox.errors import UsageError
 from bbox.oracle import StopReason
 
-__all__ = ["SCHEMA_VERSION", "Config", "Example"]
+__all__ = ["SCHEMA_VERSION", "Config", "Example", "JsonConfig"]
 
 SCHEMA_VERSION = 2  # 2: figures of any norm ("norm", "median_distance"), 1: l2 only ("median_l2")
 
 
+class JsonConfig:
+    """Options as they lie in ``run.json``: lists come back as tuples, unknown keys are left out."""
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)  # type: ignore[call-overload, no-any-return]
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Self:
+        known = {f.name for f in fields(cls)}  # type: ignore[arg-type]
+        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in data.items() if k in known})
+
+
 @dataclass(frozen=True)
-class Config:
+class Config(JsonConfig):
     """What was asked for; all that a run depends on, as it stands in ``run.json``.
 
     Attributes:
@@ -69,15 +81,6 @@ class Config:
             raise UsageError(f"norm is {self.norm!r}, expected {' or '.join(NORMS)}")
         if self.quantize not in (None, "8bit"):
             raise UsageError(f"quantize is {self.quantize!r}, expected '8bit'")
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> Config:
-        known = {f.name for f in fields(cls)}
-        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items() if k in known}
-        return cls(**values)
 
 
 @dataclass(frozen=True)
