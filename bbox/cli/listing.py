@@ -5,6 +5,7 @@ from __future__ import annotations
 import json as json_module
 
 import click
+from rich.markup import escape
 from rich.table import Table
 
 from bbox.cli.console import console
@@ -29,7 +30,8 @@ def listing(kind: str | None, json: bool) -> None:
             table.add_column(column, overflow="fold")
         for row in found:
             if row["kind"] == name:
-                table.add_row(row["name"], row["summary"], row["needs"] or "-")
+                # Plain text: as markup, rich would take the extra in "bbox-toolkit[demo]" for a style.
+                table.add_row(*(escape(row[key] or "-") for key in ("name", "summary", "needs")))
         if table.row_count == 0:
             table.add_row("none yet", "", "")
         console(stdout=True).print(table, end="\n\n" if kind is None else "\n")
@@ -61,6 +63,7 @@ def _rows() -> list[dict[str, str]]:
     for zoo_entry in DATA.values():
         add("data", f"zoo:{zoo_entry.name}", zoo_entry.summary, zoo_entry.needs)
     add("data", "foolbox:NAME", "20 samples each of mnist, fashionMNIST, cifar10, cifar100, imagenet", "")
+    add("data", "coop:FILE.json", "a split file of CoOp or Dassl; options split=train, val or test, root=FOLDER", "")
     add("data", "FOLDER", "class subfolders of images, or images with labels.csv (or --labels FILE)", "")
     add("data", "FILE.npz, .npy, .safetensors", "arrays: inputs or images or x, labels or y", "")
     return rows

@@ -24,7 +24,7 @@ _OPTIONS = [
     click.option(
         "--data",
         default=None,
-        help="Images: zoo:NAME, foolbox:NAME, a folder, .npz, .safetensors."
+        help="Images: zoo:NAME, foolbox:NAME, coop:FILE.json, a folder, .npz, .safetensors."
         f"  [default: zoo:digits, {_DEFAULT_LIMIT} images]",
     ),
     click.option("--labels", type=click.Path(path_type=Path), help="CSV of file,label for a folder of images."),

@@ -22,7 +22,8 @@ def load(spec: str, *, size: int | None = None, labels: Path | None = None) -> D
     """Load a data set from what a user types.
 
     Args:
-        spec: ``zoo:NAME``, ``foolbox:NAME``, a folder of images, or a .npz, .npy or .safetensors file.
+        spec: ``zoo:NAME``, ``foolbox:NAME``, ``coop:FILE.json`` (a split file of CoOp), a folder of images, or a .npz,
+            .npy or .safetensors file. Options follow the first three: ``zoo:loc-mnist,ratio=4,split=test``.
         size: resize every image to this side in pixels (bilinear, antialiased; no cropping).
         labels: a file with labels: a CSV of file and label for a folder; for arrays a .npy of integers, or a
             CSV with one label a row.

@@ -104,6 +104,31 @@ class Dataset:
                 chosen = chosen.take(order.sort().values)
         return chosen
 
+    def few_shot(self, shots: int, seed: int) -> tuple[Dataset, Dataset]:
+        """``shots`` examples of each class, drawn by ``seed``, and all the others; both in the order of this set.
+
+        As in CoOp (Zhou et al., IJCV 2022), a class that has fewer gives all it has. Of one seed, the draw with
+        fewer shots lies within the one with more.
+
+        Raises:
+            UsageError: shots is below 1, there are no labels, or no class has more than ``shots`` examples.
+        """
+        if shots < 1:
+            raise UsageError(f"shots is {shots}, expected at least 1")
+        if self.labels is None:
+            raise UsageError(f"{self.name} has no labels, and shots are drawn from each class; give labels")
+        count = len(self)
+        order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
+        by_class = order[self.labels[order].argsort(stable=True)]
+        sizes = self.labels.bincount()
+        first = (sizes.cumsum(0) - sizes)[self.labels[by_class]]
+        drawn = torch.zeros(count, dtype=torch.bool)
+        drawn[by_class] = torch.arange(count) - first < shots
+        if bool(drawn.all()):
+            largest = int(sizes.max())
+            raise UsageError(f"{shots} shots take all of {self.name}: no class has more than {largest}; give fewer")
+        return self.take(drawn.nonzero().flatten()), self.take((~drawn).nonzero().flatten())
+
     def fingerprint(self) -> str:
         """A digest of pixels, labels and indices."""
         digest = hashlib.sha256()

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import inspect
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from torch.nn import functional
 
 from bbox.data.arrays import EXTENSIONS, load_array
 from bbox.data.base import Dataset
+from bbox.data.coop import load_coop
 from bbox.data.folder import load_folder
 from bbox.data.foolbox_samples import load_samples
+from bbox.data.options import read_options, split_options
 from bbox.errors import InputError, UsageError
 from bbox.registry import Registry, did_you_mean
 
 __all__ = ["load_data", "resize"]
 
-_FORMS = "zoo:NAME, foolbox:NAME, a folder of images, or a .npz, .npy or .safetensors file"
+_KINDS = ("zoo", "foolbox", "coop")
+_FORMS = "zoo:NAME, foolbox:NAME, coop:FILE.json, a folder of images, or a .npz, .npy or .safetensors file"
 
 
 def load_data(spec: str, *, size: int | None = None, labels: Path | None = None) -> Dataset:
@@ -26,10 +31,12 @@ def load_data(spec: str, *, size: int | None = None, labels: Path | None = None)
     if size is not None and (isinstance(size, bool) or size < 1):
         raise UsageError(f"image size is {size}, expected at least 1 pixel")
     prefix, colon, name = spec.partition(":")
-    if colon and prefix in ("zoo", "foolbox"):
+    if colon and prefix in _KINDS:
         if labels is not None:
             raise UsageError(f"{spec} has labels of its own; leave out {labels}")
-        return _zoo(name, size) if prefix == "zoo" else load_samples(name, size=size)
+        name, given = split_options(name)
+        data = {"zoo": _zoo, "foolbox": _foolbox, "coop": _coop}[prefix](name, size, given)
+        return replace(data, name=spec) if given else data
     path = Path(spec)
     if path.is_dir():
         return load_folder(path, size=size, labels=labels)
@@ -38,7 +45,7 @@ def load_data(spec: str, *, size: int | None = None, labels: Path | None = None)
     if path.exists():
         raise InputError(f"{spec}: not a kind of data that is read; expected {_FORMS}")
     if colon and re.fullmatch(r"\w+", prefix):
-        near = did_you_mean(prefix, ("zoo", "foolbox")) or ";"
+        near = did_you_mean(prefix, _KINDS) or ";"
         raise UsageError(f"unknown kind of data {prefix!r} in {spec!r}{near} expected {_FORMS}")
     raise InputError(f"{spec}: no such file or folder{_near_zoo(spec)} expected {_FORMS}")
 
@@ -51,15 +58,29 @@ def resize(data: Dataset, size: int | None) -> Dataset:
     return replace(data, inputs=inputs.clamp(0.0, 1.0))
 
 
-def _zoo(name: str, size: int | None) -> Dataset:
+def _zoo(name: str, size: int | None, given: Mapping[str, str]) -> Dataset:
     from bbox.zoo import DATA
 
     loader = Registry("zoo data set", None, DATA).get(name)
-    takes_size = size is not None and "size" in inspect.signature(loader).parameters
-    data = loader(size=size) if takes_size else loader()
+    options = read_options(f"zoo:{name}", loader, given)
+    if size is not None and "size" in inspect.signature(loader).parameters:
+        options["size"] = size
+    data = loader(**options)
     if not isinstance(data, Dataset):
         raise UsageError(f"zoo:{name} loads a {type(data).__name__}, expected a Dataset")
     return resize(data, size)
+
+
+def _foolbox(name: str, size: int | None, given: Mapping[str, str]) -> Dataset:
+    read_options(f"foolbox:{name}", load_samples, given)
+    return load_samples(name, size=size)
+
+
+def _coop(name: str, size: int | None, given: Mapping[str, str]) -> Dataset:
+    if not name:
+        raise UsageError("'coop:' ends after its kind; expected coop:FILE.json")
+    options: dict[str, Any] = read_options(f"coop:{name}", load_coop, given)
+    return load_coop(Path(name), size=size, **options)
 
 
 def _near_zoo(name: str) -> str:

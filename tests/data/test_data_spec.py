@@ -2,7 +2,9 @@
 
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
+from typing import Literal
 
 import pytest
 import torch
@@ -21,6 +23,11 @@ def made_in_size(size=4):
     return Dataset("zoo:sized", torch.rand(1, 1, size, size), None, torch.arange(1), ("0",))
 
 
+def made_with(*, rho: float | None = None, folder: Path = Path(), split: Literal["a", "b"] = "a"):
+    assert isinstance(folder, Path) and (rho is None or isinstance(rho, float))
+    return Dataset("zoo:with", torch.rand(1, 1, 2, 2), None, torch.arange(1), (f"{rho} {folder} {split}",))
+
+
 def wrong():
     return 3
 
@@ -29,9 +36,9 @@ def wrong():
 def zoo(monkeypatch):
     table = {
         name: SimpleNamespace(loader=f"bbox_test_zoo:{function.__name__}", needs="", summary="")
-        for name, function in (("made", made), ("sized", made_in_size), ("wrong", wrong))
+        for name, function in (("made", made), ("sized", made_in_size), ("with", made_with), ("wrong", wrong))
     }
-    module = SimpleNamespace(made=made, made_in_size=made_in_size, wrong=wrong)
+    module = SimpleNamespace(made=made, made_in_size=made_in_size, made_with=made_with, wrong=wrong)
     monkeypatch.setitem(sys.modules, "bbox_test_zoo", module)
     monkeypatch.setattr(bbox.zoo, "DATA", table)
 
@@ -43,8 +50,33 @@ def test_zoo(zoo):
 
 
 @pytest.mark.parametrize(
+    ("spec", "id_of_first"),
+    [
+        ("zoo:with", "None . a"),
+        ("zoo:with,rho=0.5", "0.5 . a"),
+        ("zoo:with,rho=1, split=b", "1.0 . b"),
+        ("zoo:with,folder=a,b/c=d,rho=2", "2.0 a,b/c=d a"),
+    ],
+)
+def test_options(zoo, spec, id_of_first):
+    data = load(spec)
+    assert (data.ids[0], data.name) == (id_of_first, spec)
+
+
+@pytest.mark.parametrize(
     ("spec", "error", "message"),
     [
+        ("zoo:with,rho=x", UsageError, "zoo:with: rho is 'x', expected a number"),
+        ("zoo:with,split=c", UsageError, "zoo:with: split is 'c', expected a, b"),
+        (
+            "zoo:with,rhos=1",
+            UsageError,
+            "zoo:with has no option 'rhos'; did you mean 'rho'\\? it takes rho, folder, split",
+        ),
+        ("zoo:with,rho=1,rho=2", UsageError, "the option rho is given twice"),
+        ("zoo:sized,size=3", UsageError, "zoo:sized has no option 'size'; it takes no options"),
+        ("foolbox:mnist,split=test", UsageError, "foolbox:mnist has no option 'split'; it takes no options"),
+        ("zoo:with,rho", UsageError, "unknown zoo data set 'with,rho'; did you mean 'with'"),
         ("zoo:mad", UsageError, "unknown zoo data set 'mad'; did you mean 'made'"),
         ("zoo:wrong", UsageError, "zoo:wrong loads a int"),
         ("zo:made", UsageError, "unknown kind of data 'zo' in 'zo:made'; did you mean 'zoo'"),
