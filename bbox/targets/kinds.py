@@ -21,6 +21,10 @@ KINDS = Registry(
             "bbox.targets.torchvision_model:load",
             "torchvision:NAME with weights=PATH, a torchvision classifier",
         ),
+        "clip": Entry(
+            "bbox.targets.clip:load",
+            "clip:PATH_OR_ID with classes=..., a zero-shot classifier of transformers",
+        ),
         "python": Entry("bbox.targets.callables:load", "python:PACKAGE.MODULE:FUNCTION, any callable"),
         "foolbox": Entry("bbox.targets.foolbox_model:load", "foolbox:PACKAGE.MODULE:FACTORY, a foolbox model"),
         "defended": Entry("bbox.defenses.bundle:load", "defended:RUN, a model inside what bbox defend has made"),

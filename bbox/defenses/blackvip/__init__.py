@@ -1,0 +1,1 @@
+"""BlackVIP: visual prompts for a black box, by queries alone."""
