@@ -23,7 +23,7 @@ from bbox.targets.base import REFUSED, Target
 
 __all__ = ["UNKNOWN", "Accounts", "Answers", "Ledger", "Oracle", "Purpose", "StopReason"]
 
-Purpose = Literal["attack", "probe", "clean", "verify", "fit", "select", "certify"]
+Purpose = Literal["attack", "probe", "clean", "verify", "fit", "select", "certify", "baseline", "evaluate"]
 StopReason = Literal[
     "budget",
     "converged",

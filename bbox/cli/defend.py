@@ -25,7 +25,13 @@ _OPTIONS = [
     click.option("--target", default="zoo:digits", show_default=True, help="What to defend; see bbox list targets."),
     click.option("--set", "target_options", multiple=True, metavar="KEY=VALUE", help="An option of the target."),
     click.option("--data", default="zoo:digits", show_default=True, help="Images to train on; see bbox list data."),
-    click.option("--test", help="Images to certify.  [default: a fifth of the data, held out]"),
+    click.option("--shots", type=int, help="Train on so many images a class, drawn by the seed."),
+    click.option(
+        "--test", help="Images to certify or compare on.  [default: a fifth of the data, or all but the shots]"
+    ),
+    click.option(
+        "--test-limit", type=int, default=1000, show_default=True, help="Images that a comparison is measured on."
+    ),
     click.option("--labels", type=click.Path(path_type=Path), help="CSV of file,label for a folder of images."),
     click.option("--image-size", type=int, help="Resize images to this many pixels a side."),
     click.option("--limit", type=int, help="Only the first N images of the data."),
@@ -35,7 +41,7 @@ _OPTIONS = [
         type=int,
         default=100_000,
         show_default=True,
-        help="Queries in all: training, selection, certificate.",
+        help="Queries in all: training, selection, certificate; each baseline of a comparison has as many.",
     ),
     click.option(
         "--certify",
@@ -169,7 +175,9 @@ def _start(name: str, options: dict[str, Any], values: dict[str, Any]) -> None:
     keep = (
         "target",
         "data",
+        "shots",
         "test",
+        "test_limit",
         "image_size",
         "limit",
         "seed",
@@ -187,6 +195,9 @@ def _start(name: str, options: dict[str, Any], values: dict[str, Any]) -> None:
         **{option: values[option] for option in keep},
     )
     plan = plan_defend(config)
+    more = plan.defense.comparison_queries(config.budget, len(plan.data), len(plan.test))
+    if more and not values["quiet"]:
+        say(f"queries: at most {config.budget:,} to fit, and at most {more:,} to compare it with simpler means")
     out = values["out"] or Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}-{name}"
     _execute(plan, DefendFolder.create(out, plan.describe(shlex.join(["bbox", *sys.argv[1:]]))), values)
 
@@ -242,15 +253,16 @@ class _Progress:
 def print_fit(results: dict[str, Any], path: Path) -> None:
     """The table of a fit, on stderr."""
     fit = results["fit"]
-    table = Table(title=f"{results['defense']} on {results['target']}", title_justify="left")
-    table.add_column("row")
-    table.add_column(f"of {fit.get('images', 0)} noisy validation images answered as clean", justify="right")
-    for name, value in fit.get("rows", {}).items():
-        mark = " (kept)" if name == fit.get("chosen") else ""
-        table.add_row(name + mark, f"{100 * value:.1f}%" if value >= 0 else f"squared error {-value:.4f}")
-    console().print(table)
+    if results.get("comparison"):
+        from bbox.cli.comparison import comparison_table
+
+        console().print(comparison_table(results))
+    else:
+        console().print(_noisy_table(results))
     for note in fit.get("notes", ()):
         say(f"note: {note}")
+    for line in (results.get("comparison") or {}).get("advice", ()):
+        say(line)
     certificate = results["certificate"]
     if certificate is not None:
         say(_certified(certificate, results["test"]))
@@ -259,6 +271,18 @@ def print_fit(results: dict[str, Any], path: Path) -> None:
     parts = ", ".join(f"{purpose} {entry['queries']:,}" for purpose, entry in sorted(ledger.items()))
     say(f"queries: {spent:,} ({parts}); budget {results['budget']:,}; {results['seconds']:g} s")
     say(f"attack it: bbox attack cgba --target defended:{path}")
+
+
+def _noisy_table(results: dict[str, Any]) -> Table:
+    """Rows of a denoiser's fit, under noise."""
+    fit = results["fit"]
+    table = Table(title=f"{results['defense']} on {results['target']}", title_justify="left")
+    table.add_column("row")
+    table.add_column(f"of {fit.get('images', 0)} noisy validation images answered as clean", justify="right")
+    for name, value in fit.get("rows", {}).items():
+        mark = " (kept)" if name == fit.get("chosen") else ""
+        table.add_row(name + mark, f"{100 * value:.1f}%" if value >= 0 else f"squared error {-value:.4f}")
+    return table
 
 
 def _certified(certificate: dict[str, Any], test: str) -> str:

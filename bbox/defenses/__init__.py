@@ -19,6 +19,9 @@ DEFENSES = Registry(
     "bbox.defenses",
     {
         "zo-ae-ds": Entry("bbox.defenses.zo_ae_ds:ZOAEDS", "denoised smoothing trained by queries alone (ICLR 2022)"),
+        "blackvip": Entry(
+            "bbox.defenses.blackvip:BlackVIP", "input-dependent visual prompt trained by queries (CVPR 2023)"
+        ),
         "noise": Entry("bbox.defenses.noise:RandomNoise", "fresh noise on the input of each query"),
         "boundary-noise": Entry("bbox.defenses.boundary_noise:BoundaryNoise", "noise on scores near the boundary"),
         "aaa": Entry("bbox.defenses.aaa:AAA", "scores that mislead score-based attacks and keep every label"),

@@ -67,9 +67,14 @@ class Defense(ABC):
 
 
 class TrainedDefense(Defense):
-    """A defense that asks the black box while it is fitted."""
+    """A defense that asks the black box while it is fitted.
+
+    Attributes:
+        labelled: whether it learns from labels, and is compared with simpler means on held-out images.
+    """
 
     trained: ClassVar[bool] = True
+    labelled: ClassVar[bool] = False
 
     @property
     def certified_noise(self) -> float | None:
@@ -81,6 +86,7 @@ class TrainedDefense(Defense):
         self,
         oracle: Oracle,
         images: Tensor,
+        labels: Tensor | None = None,
         *,
         budget: int,
         seed: int = 0,
@@ -95,8 +101,34 @@ class TrainedDefense(Defense):
             report: called with (stage, done, total).
 
         Shapes:
-            images: (n, channels, height, width) in [0, 1].
+            images: (n, channels, height, width) in [0, 1]; labels: (n,) int64, read where the defense is ``labelled``.
         """
+
+    def compare(
+        self,
+        oracle: Oracle,
+        training: tuple[Tensor, Tensor],
+        test: tuple[Tensor, Tensor],
+        *,
+        budget: int,
+        seed: int = 0,
+        journal: Journal | None = None,
+        report: Callable[[str, int, int], None] | None = None,
+    ) -> dict[str, Any] | None:
+        """Simpler means to the same end, each within ``budget``, measured on held-out images (JSON-able).
+
+        ``None`` where the defense has none. Asked on the ledgers ``baseline`` and ``evaluate``.
+
+        Shapes:
+            training, test: images (n, channels, height, width) in [0, 1], and labels (n,) int64.
+        """
+        del oracle, training, test, budget, seed, journal, report
+        return None
+
+    def comparison_queries(self, budget: int, training: int, test: int) -> int:
+        """Queries that ``compare`` may ask at most, with so many images."""
+        del budget, training, test
+        return 0
 
 
 class Wrapped(Target):

@@ -4,8 +4,9 @@ run.json             what was asked, versions, hardware, fingerprints of target 
 answers.sqlite       every answer that the fit has paid for, in order; a resume computes again and asks only what is new
 defense.json, *.safetensors    the bundle: the target defended:FOLDER
 fit.json             what the fit has measured
+comparison.json      simpler means under the same budget, on held-out images; comparison.sqlite has the answers
 certificate.safetensors        class counts of the certified held-out images
-results.json         the figures: rows under noise, ledgers, certificate
+results.json         the figures: rows under noise, ledgers, certificate, comparison
 """
 
 from __future__ import annotations
@@ -45,9 +46,11 @@ class DefendConfig(JsonConfig):
     """What was asked for, as it stands in ``run.json``.
 
     Attributes:
-        budget: queries in all: training, selection, certification. A hard limit.
+        budget: queries in all: training, selection, certification. A hard limit. Baselines have one each.
         certify: part of the budget that certifies held-out images at the end; 0 for none.
-        test: data for the certificate; ``None`` holds out a fifth of ``data``.
+        shots: train on so many images a class, drawn by the seed.
+        test: data for the certificate or the comparison; ``None`` holds out a fifth of ``data``, or all but the shots.
+        test_limit: images that a comparison is measured on, drawn by the seed.
     """
 
     defense: str
@@ -56,7 +59,9 @@ class DefendConfig(JsonConfig):
     target_options: dict[str, Any] = field(default_factory=dict)
     data: str = "zoo:digits"
     labels: str | None = None
+    shots: int | None = None
     test: str | None = None
+    test_limit: int = 1000
     image_size: int | None = None
     limit: int | None = None
     seed: int = 0
@@ -67,7 +72,7 @@ class DefendConfig(JsonConfig):
     trust: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("budget", "limit", "image_size", "max_batch"):
+        for name in ("budget", "limit", "image_size", "max_batch", "shots", "test_limit"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UsageError(f"{name} is {value}, expected at least 1")
@@ -102,16 +107,29 @@ def plan_defend(config: DefendConfig) -> DefendPlan:
         raise UsageError(f"{config.defense} needs no fit")
     labels = None if config.labels is None else Path(config.labels)
     images = data_module.load(config.data, size=config.image_size, labels=labels).select(limit=config.limit)
+    if defense.labelled and images.labels is None:
+        raise UsageError(
+            f"{config.defense} learns from labelled images, and {images.name} has no labels; give --labels"
+        )
+    rest: Dataset | None = None
+    if config.shots is not None:
+        images, rest = images.few_shot(config.shots, config.seed)
     if len(images) < _LEAST:
         raise UsageError(f"{len(images)} images are too few to train on; give at least {_LEAST}")
     if config.test is not None:
         test = data_module.load(config.test, size=config.image_size)
         if test.inputs.shape[1:] != images.inputs.shape[1:]:
             raise InputError(f"{test.name} has images of {tuple(test.inputs.shape[1:])}, {images.name} others")
+    elif rest is not None:
+        test = rest
     else:
         order = torch.randperm(len(images), generator=torch.Generator().manual_seed(config.seed))
         held = int(_TEST_SHARE * len(images))
         test, images = images.take(order[:held].sort().values), images.take(order[held:].sort().values)
+    if defense.labelled:
+        if test.labels is None:
+            raise UsageError(f"{config.defense} is measured on labelled images, and {test.name} has no labels")
+        test = test.select(limit=config.test_limit, seed=config.seed)
     target = targets.load(config.target, options=config.target_options, trust=config.trust, device=config.device)
     oracle = Oracle(target, max_batch=config.max_batch or 256)
     check_fits(oracle, images, "clean")
@@ -170,7 +188,10 @@ def execute_defend(plan: DefendPlan, folder: DefendFolder, *, report: Report | N
     except OSError as error:
         raise cannot_write(folder.path, error) from error
     ledger = dict(fitted["ledger"])
-    certificate = None
+    certificate = comparison = None
+    if defense.labelled:
+        comparison = _compare(plan, defense, folder, config.budget - reserved, report)
+        ledger |= comparison.pop("ledger")
     if reserved and sigma is not None:
         certificate, ledger["certify"] = _certify(plan, defense, folder, sigma, reserved, report)
     results = {
@@ -183,6 +204,7 @@ def execute_defend(plan: DefendPlan, folder: DefendFolder, *, report: Report | N
         "seconds": fitted["seconds"],
         "fit": fitted["report"],
         "certificate": certificate,
+        "comparison": comparison,
         "ledger": ledger,
     }
     folder.write("results.json", results)
@@ -193,11 +215,44 @@ def _fit(plan: DefendPlan, folder: DefendFolder, budget: int, report: Report | N
     config = plan.config
     with Journal(folder.path / "answers.sqlite") as journal:
         found = plan.defense.fit(
-            plan.oracle, plan.data.inputs, budget=budget, seed=config.seed, journal=journal, report=report
+            plan.oracle,
+            plan.data.inputs,
+            plan.data.labels,
+            budget=budget,
+            seed=config.seed,
+            journal=journal,
+            report=report,
         )
     layers = [(config.defense, plan.defense)]
     bundle.save(folder.path, layers, plan.oracle.target, options=config.target_options, trust=config.trust)
     return found
+
+
+def _compare(
+    plan: DefendPlan, defense: TrainedDefense, folder: DefendFolder, budget: int, report: Report | None
+) -> dict[str, Any]:
+    """Simpler means beside the defense, on the held-out images; what was answered before is not asked again."""
+    done: dict[str, Any] | None = folder.read("comparison.json")
+    if done is not None:
+        return done
+    training, test = plan.data, plan.test
+    oracle = Oracle(plan.oracle.target, max_batch=plan.oracle.max_batch)
+    try:
+        with Journal(folder.path / "comparison.sqlite") as journal:
+            found = defense.compare(
+                oracle,
+                (training.inputs, cast(torch.Tensor, training.labels)),
+                (test.inputs, cast(torch.Tensor, test.labels)),
+                budget=budget,
+                seed=plan.config.seed,
+                journal=journal,
+                report=report,
+            )
+    except OSError as error:
+        raise cannot_write(folder.path, error) from error
+    comparison = {**(found or {}), "ledger": {purpose: asdict(ledger) for purpose, ledger in oracle.books.items()}}
+    folder.write("comparison.json", comparison)
+    return comparison
 
 
 def _certify(

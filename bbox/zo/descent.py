@@ -48,7 +48,9 @@ class Adam(Descent):
 
     def __init__(self, beta1: float = 0.9, beta2: float = 0.99, eps: float = 1e-8) -> None:
         self.beta1, self.beta2, self.eps = beta1, beta2, eps
-        self.forget()
+        self._first: Tensor | None = None
+        self._second: Tensor | None = None
+        self._count = 0
 
     def step(self, weights: Tensor, estimate: Tensor, rate: float) -> Tensor:
         self._count += 1
@@ -61,6 +63,5 @@ class Adam(Descent):
         return weights - rate * mean / (spread.sqrt() + self.eps)
 
     def forget(self) -> None:
-        self._first: Tensor | None = None
-        self._second: Tensor | None = None
+        self._first = self._second = None
         self._count = 0

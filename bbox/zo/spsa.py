@@ -39,7 +39,7 @@ class Gains:
 
     def rate(self, step: int) -> float:
         """a_t, the step size."""
-        return self.a / (step + self.offset) ** self.alpha
+        return float(self.a / (step + self.offset) ** self.alpha)
 
     def width(self, step: int) -> float:
         """c_t, the perturbation's size."""
@@ -134,4 +134,6 @@ def clip_estimate(estimate: Tensor, scale: float = 1.0) -> Tensor:
     The bound at sqrt(dim) is that of Park et al., "ZIP", ICLR 2025 (intrinsic-dimensional clipping).
     """
     limit = scale * math.sqrt(len(estimate))
-    return estimate * torch.clamp(limit / estimate.norm().clamp_min(1e-30), max=1.0)
+    # In float64: the squares of a diverging estimate overflow float32, and the step would be zero.
+    length = estimate.double().norm().clamp_min(1e-300)
+    return estimate * torch.clamp(limit / length, max=1.0).to(estimate.dtype)

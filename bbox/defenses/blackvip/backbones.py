@@ -53,12 +53,12 @@ class Backbone:
             rows: (n, channels, height, width) in [0, 1].
             returns: (n, dim) float32, on the rows' device.
         """
-        parts = [self.network(chunk.to(self.network.device)).flatten(1).float() for chunk in rows.split(_CHUNK)]
+        parts = [self.network(chunk.to(self.network.device)).flatten(1).float() for chunk in torch.split(rows, _CHUNK)]
         return torch.cat(parts).to(rows.device)
 
     def state(self) -> tuple[dict[str, object], dict[str, Tensor]]:
         """The spec and a fingerprint of the weights; never the weights."""
-        structure = {
+        structure: dict[str, object] = {
             "kind": "backbone",
             "spec": self.spec,
             "shape": list(self.shape),

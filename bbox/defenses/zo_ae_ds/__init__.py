@@ -152,13 +152,14 @@ class ZOAEDS(TrainedDefense):
         self,
         oracle: Oracle,
         images: Tensor,
+        labels: Tensor | None = None,
         *,
         budget: int,
         seed: int = 0,
         journal: Journal | None = None,
         report: Callable[[str, int, int], None] | None = None,
     ) -> dict[str, Any]:
-        """Train on these images; the only labels are the black box's own answers to them. See ``TrainedDefense.fit``.
+        """Train on these images; their only labels are the black box's own answers. See ``TrainedDefense.fit``.
 
         Raises:
             UsageError: the budget is too small, or the target answers labels only.

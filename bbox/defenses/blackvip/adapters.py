@@ -1,0 +1,91 @@
+"""Two simpler baselines beside a prompt: a regression on the black box's answers, and one that never asks it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from bbox.defenses.blackvip.logistic import LogisticRegression
+from bbox.oracle import Answers
+
+__all__ = ["LocalClassifier", "LogisticRegression", "OutputAdapter"]
+
+_ABOVE_ONE = 1.05  # what rounded probabilities may sum to
+
+
+class OutputAdapter:
+    """Logistic regression on what the black box answers: scores, or the label alone (one-hot).
+
+    Scores that are probabilities (none negative, no row's sum above 1) are read as logarithms, and a zero as half of
+    the smallest number seen, since it is what fell below the resolution of the answers.
+
+    Queries: one an image, by the caller: it takes the oracle's answers.
+    """
+
+    def __init__(self) -> None:
+        self.regression = LogisticRegression()
+        self._seen = torch.empty(0, dtype=torch.int64)
+        self._floor: float | None = None
+
+    def fit(self, answers: Answers, labels: Tensor, num_classes: int) -> None:
+        """Fit to the answers for labelled images; images without a usable answer are left out.
+
+        Shapes:
+            labels: (n,) int64, the images' classes, of ``num_classes``: the data's, not the black box's.
+
+        Raises:
+            UsageError, InputError: see ``LogisticRegression.fit``.
+        """
+        usable = answers.labels >= 0
+        self._seen = torch.tensor(sorted(set(answers.labels[usable].tolist())), dtype=torch.int64)
+        self._floor = None
+        if answers.scores is not None:
+            scores = answers.scores[usable].double()
+            if bool((scores >= 0).all() & (scores.sum(1) <= _ABOVE_ONE).all() & (scores > 0).any()):
+                self._floor = float(scores[scores > 0].min()) / 2
+        self.regression.fit(self._features(answers)[usable], labels[usable.to(labels.device)], num_classes)
+
+    def scores(self, answers: Answers) -> Tensor:
+        """Log-probabilities of the data's classes; the classes' shares where there is no usable answer.
+
+        Shapes:
+            returns: (n, num_classes) float32, on the CPU as answers are.
+        """
+        return self.regression.scores(self._features(answers))
+
+    def _features(self, answers: Answers) -> Tensor:
+        if answers.scores is None:
+            return (answers.labels[:, None] == self._seen).double()
+        scores = answers.scores.double()
+        return scores if self._floor is None else scores.clamp_min(self._floor).log()
+
+
+class LocalClassifier:
+    """Logistic regression on the features of an encoder; the black box is never asked.
+
+    Args:
+        encoder: rows (n, channels, height, width) to features (n, dim), see ``bbox.defenses.blackvip.encoders``.
+
+    Queries: none.
+    """
+
+    def __init__(self, encoder: Callable[[Tensor], Tensor]) -> None:
+        self.encoder = encoder
+        self.regression = LogisticRegression()
+
+    def fit(self, images: Tensor, labels: Tensor, num_classes: int) -> None:
+        """Fit to labelled images.
+
+        Shapes:
+            images: (n, channels, height, width); labels: (n,) int64, of ``num_classes``.
+
+        Raises:
+            UsageError, InputError: see ``LogisticRegression.fit``.
+        """
+        self.regression.fit(self.encoder(images), labels, num_classes)
+
+    def scores(self, images: Tensor) -> Tensor:
+        """Log-probabilities: (n, num_classes) float32, on the images' device."""
+        return self.regression.scores(self.encoder(images))
