@@ -84,6 +84,9 @@ class Books:
         journal: answers on record are taken from there; they were paid before, and count in the budget again.
         max_calls: calls (forwards) that all purposes together may make, ``None`` for no limit.
         ledger: the oracle's ledger that everything is written to; ``None`` writes each purpose to its own.
+
+    Attributes:
+        kept_rows, kept_calls: what ``affords`` leaves over for later questions, rows a purpose and calls of all.
     """
 
     def __init__(
@@ -99,6 +102,8 @@ class Books:
         self.limits = dict(limits)
         self.spent: Counter[Purpose] = Counter()
         self.calls = 0
+        self.kept_rows: Counter[Purpose] = Counter()
+        self.kept_calls = 0
         self.max_calls = max_calls
         self._ledger = ledger
         self._journal = journal
@@ -109,8 +114,8 @@ class Books:
 
     def affords(self, rows: int, calls: int, purpose: Purpose) -> bool:
         """Whether so many more rows, in so many calls, are within the limits."""
-        enough = purpose not in self.limits or rows <= self.left(purpose)
-        return enough and (self.max_calls is None or self.calls + calls <= self.max_calls)
+        enough = purpose not in self.limits or rows + self.kept_rows[purpose] <= self.left(purpose)
+        return enough and (self.max_calls is None or self.calls + calls + self.kept_calls <= self.max_calls)
 
     def ask(self, rows: Tensor, purpose: Purpose, read: Callable[[Answers, slice], Tensor]) -> Tensor:
         """What ``read`` makes of the answers to these rows: (n, ...) float32 on the oracle's device.

@@ -90,8 +90,8 @@ class BlackVIP(TrainedDefense):
     }
 
     encoder: Any = "pca"
-    k: int = 15
-    sides: int = 1
+    k: int = 8
+    sides: int = 2
     law: Literal["rademacher", "segmented"] = "rademacher"
     optimizer: Optimizer = "spsa-gc"
     momentum: float = 0.9
@@ -101,8 +101,8 @@ class BlackVIP(TrainedDefense):
     gamma: float = 0.1
     clip: bool = True
     averaging: float = 0.9
-    batch: int = 32
-    scale: float = 1.0
+    batch: int = 16
+    scale: float = 0.3
     trigger_scale: float = 30.0
     norm: Norm = "group"
     init: Literal["zero", "random"] = "zero"
@@ -121,6 +121,10 @@ class BlackVIP(TrainedDefense):
                 raise UsageError(f"{name} is {getattr(self, name)}, expected at least 1")
         if self.sides not in (1, 2):
             raise UsageError(f"sides is {self.sides}, expected 1 or 2")
+        if self.optimizer == "cma-es" and SPSA(self.k, self.sides).evaluations < 4:
+            raise UsageError(f"k is {self.k}, and cma-es needs a population of 4 at least (2 k, one-sided k + 1)")
+        if self.optimizer == "cma-es" and self.workers:
+            raise UsageError("cma-es runs in one process; leave out workers")
         for name in ("a", "scale", "trigger_scale"):
             if not getattr(self, name) > 0:
                 raise UsageError(f"{name} is {getattr(self, name):g}, expected more than 0")

@@ -13,14 +13,14 @@ from bbox.defenses.blackvip.decoder import Statistics
 from bbox.defenses.blackvip.gains import WIDTHS, probe_gains
 from bbox.defenses.blackvip.objective import Objective
 from bbox.defenses.blackvip.prompters import Prompter
-from bbox.defenses.blackvip.train import Evaluator, Fused, Labelled, Schedule, batch_sizes, train
+from bbox.defenses.blackvip.train import Course, Evaluator, Fused, Labelled, Schedule, batch_sizes, train
 from bbox.defenses.label_mapping import LabelMapping
 from bbox.errors import UsageError
 
 __all__ = ["CHECKPOINTS", "Adapted", "Plan", "Report", "adapt", "prompted"]
 
 CHECKPOINTS = 4
-_PROBE_IMAGES = 16
+PROBE_IMAGES = 16
 _PROBE_DIRECTIONS = 8
 
 Report = Callable[[str, int, int], None]
@@ -52,7 +52,7 @@ class Plan:
         known = train + held
         widths = 1 if schedule.gains.c else len(WIDTHS)
         needed = not schedule.gains.c or (schedule.clip and schedule.optimizer != "cma-es")
-        probe = 2 * _PROBE_DIRECTIONS * widths * min(_PROBE_IMAGES, train) if needed else 0
+        probe = 2 * _PROBE_DIRECTIONS * widths * min(PROBE_IMAGES, train) if needed else 0
         select = CHECKPOINTS * held
         fit = budget - known - probe - select - (train * (CHECKPOINTS - 1) if remap else 0)
         if fit < schedule.spsa.evaluations:
@@ -98,7 +98,7 @@ def adapt(
     zero_shot: tuple[float, float],
     seed: int,
     remap: Callable[[Tensor], LabelMapping] | None = None,
-    evaluator: Callable[[Fused], Evaluator] = lambda fused: fused,
+    evaluator: Callable[[Fused, Course], Evaluator] = lambda fused, _: fused,
     report: Report = lambda *_: None,
 ) -> Adapted:
     """Train a prompter within the plan, and keep its last weights, or an earlier checkpoint, or none.
@@ -106,14 +106,14 @@ def adapt(
     Args:
         zero_shot: mean losses of the training and of the held-out images without a prompt.
         remap: a new label mapping from answers to the training images.
-        evaluator: what computes a step's losses, from the one that does it here.
+        evaluator: what computes a step's losses, from the one that does it here and from what ``train`` is given.
     """
     device, books, before = training.images.device, objective.books, objective.mapping
     start = prompter.start(seed).to(device)
     fused = Fused(prompter, training, objective, schedule.spsa, seed, "fit")
     agreement: tuple[float, ...] = ()
     if plan.probe:
-        batch = torch.randperm(len(training), generator=torch.Generator().manual_seed(seed))[:_PROBE_IMAGES]
+        batch = torch.randperm(len(training), generator=torch.Generator().manual_seed(seed))[:PROBE_IMAGES]
         probed = probe_gains(
             lambda points: fused.at(points, batch, "probe"),
             start,
@@ -127,32 +127,36 @@ def adapt(
     sizes = batch_sizes(plan.fit, schedule.spsa.evaluations, schedule.batch, len(training))
     kept: dict[int, tuple[Tensor, Statistics | None, LabelMapping | None]] = {}
     losses: dict[int, float] = {}
-    held_calls = -(-len(held) // books.oracle.max_batch)
+    course = Course(schedule=schedule, sizes=sizes, start=start, count=len(training), seed=seed, reference=zero_shot[0])
+    shared = evaluator(fused, course)
+
+    def keep_back() -> None:
+        """Budget for the checkpoints that are to come; the last one makes no mapping."""
+        coming = CHECKPOINTS - len(kept)
+        maps = 0 if remap is None else max(0, coming - 1)
+        held_calls, map_calls = (-(-len(part) // books.oracle.max_batch) for part in (held, training))
+        books.kept_rows["fit"] = maps * len(training)
+        books.kept_calls = coming * held_calls + maps * map_calls
 
     def checkpoint(step: int, weights: Tensor) -> None:
-        if remap is not None and step < len(sizes):
+        if remap is not None and step < len(sizes) and len(kept) < CHECKPOINTS - 1:
             rows = prompted(prompter, weights, training.images, training.context, None)
             objective.mapping = remap(objective.answers(rows, "fit"))
         statistics = prompter.statistics(weights, training.images, training.context)
         rows = prompted(prompter, weights, held.images, held.context, statistics)
         losses[step] = float(objective.losses(rows, held.labels, "select").double().nanmean())
         kept[step] = (weights.clone(), statistics, objective.mapping)
+        keep_back()
 
     def affords(size: int) -> bool:
-        # Of the calls enough is left over for the checkpoints that are to come.
-        evaluations, coming = schedule.spsa.evaluations, CHECKPOINTS - len(kept)
-        calls = fused.calls(evaluations, size) + coming * held_calls
-        return books.affords(evaluations * size, calls, "fit")
+        evaluations = schedule.spsa.evaluations
+        return books.affords(evaluations * size, shared.calls(evaluations, size), "fit")
 
+    keep_back()
     found = train(
         prompter,
-        evaluator(fused),
-        schedule,
-        sizes,
-        start=start,
-        count=len(training),
-        seed=seed,
-        reference=zero_shot[0],
+        shared,
+        **course,
         affords=affords,
         checkpoint=checkpoint,
         report=lambda done, total: report("train", done, total),

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from bbox.defenses.blackvip import encoders
-from bbox.defenses.blackvip.adapt import CHECKPOINTS, Adapted, Plan, Report, adapt
+from bbox.defenses.blackvip.adapt import CHECKPOINTS, PROBE_IMAGES, Adapted, Plan, Report, adapt
 from bbox.defenses.blackvip.objective import AnswerKind, Objective
 from bbox.defenses.blackvip.prompt import Prompt
 from bbox.defenses.blackvip.prompters import Prompter, standardise
-from bbox.defenses.blackvip.train import Evaluator, Fused, Labelled, Schedule
-from bbox.defenses.blackvip.workers import Workers
+from bbox.defenses.blackvip.train import Course, Evaluator, Fused, Labelled, Schedule, batch_sizes, calls_of
+from bbox.defenses.blackvip.workers import Workers, threads
 from bbox.defenses.books import Books
 from bbox.defenses.label_mapping import LabelMapping
 from bbox.errors import InputError, UsageError
@@ -37,7 +38,7 @@ class Split:
         if len(images) < _LEAST:
             raise UsageError(f"{len(images)} labelled images are too few to learn from; give at least {_LEAST}")
         order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed)).to(images.device)
-        self.held_count = min(_HELD, max(2, round(selection * len(images))))
+        self.held_count = min(_HELD, len(images) - 2, max(2, round(selection * len(images))))
         self.images, self.labels = images[order], labels.to(images.device)[order]
         self.classes = int(labels.max()) + 1
 
@@ -66,7 +67,7 @@ def look(options: BlackVIP, objective: Objective, split: Split, purposes: tuple[
     cut = split.held_count
     held = objective.answers(split.images[:cut], purposes[1])
     answers = torch.cat([held, objective.answers(split.images[cut:], purposes[0])])
-    usable = answers[answers.isfinite().all(1)] if answers.ndim == 2 else answers
+    usable = answers[answers.amax(1).isfinite()] if answers.ndim == 2 else answers[answers >= 0]
     if not len(usable):
         raise InputError(f"{objective.books.oracle.target.name} gave no usable answer to {len(answers)} images")
     objective.kind = AnswerKind.of(usable if answers.ndim == 2 else None)
@@ -108,7 +109,7 @@ def adapt_prompter(
     plan = Plan.of(budget, schedule, train, split.held_count, remap=remap)
     books.limits = {"probe": plan.probe, "select": plan.select + split.held_count}
     books.limits["fit"] = budget - sum(books.limits.values())
-    _check_calls(books, plan, split, schedule)
+    _check_calls(books, plan, split, schedule, remap=remap, apart=options.workers > 0)
     objective = Objective(books)
     answers = look(options, objective, split, ("fit", "select"))
     losses = objective.loss(answers.cpu(), split.labels.cpu())
@@ -119,22 +120,25 @@ def adapt_prompter(
     def again(shown: Tensor) -> LabelMapping:
         return mapping_from(objective, shown, training.labels, split.classes)
 
-    def share(fused: Fused) -> Evaluator:
-        return Workers(fused, options.workers) if options.workers else fused
+    with ExitStack() as ending:
 
-    found = adapt(
-        prompter,
-        training,
-        held,
-        objective,
-        schedule,
-        plan,
-        zero_shot=zero_shot,
-        seed=seed,
-        remap=again if remap else None,
-        evaluator=share,
-        report=report,
-    )
+        def share(fused: Fused, course: Course) -> Evaluator:
+            del course  # replicas in other processes need it
+            return ending.enter_context(Workers(fused, threads(fused, options.workers))) if options.workers else fused
+
+        found = adapt(
+            prompter,
+            training,
+            held,
+            objective,
+            schedule,
+            plan,
+            zero_shot=zero_shot,
+            seed=seed,
+            remap=again if remap else None,
+            evaluator=share,
+            report=report,
+        )
     found.figures |= {
         "answers": str(objective.kind),
         "images": {"training": train, "held_out": cut},
@@ -144,18 +148,21 @@ def adapt_prompter(
     return found, objective
 
 
-def _check_calls(books: Books, plan: Plan, split: Split, schedule: Schedule) -> None:
+def _check_calls(books: Books, plan: Plan, split: Split, schedule: Schedule, *, remap: bool, apart: bool) -> None:
     if books.max_calls is None:
         return
-    batch = books.oracle.max_batch
-    cut = split.held_count
-    needed = [cut, len(split) - cut, plan.probe, *[cut] * CHECKPOINTS, schedule.spsa.evaluations * schedule.batch]
-    # The probe and a step may be cut at whole points, so that they take a few calls more than their rows fill.
-    least = sum(math.ceil(rows / batch) + 1 for rows in needed)
+    most, cut, train = books.oracle.max_batch, split.held_count, len(split) - split.held_count
+    evaluations, probed = schedule.spsa.evaluations, min(PROBE_IMAGES, train)
+    first = batch_sizes(plan.fit, evaluations, schedule.batch, train)[0]
+    # Workers ask each point of a step apart.
+    step = evaluations * math.ceil(first / most) if apart else calls_of(evaluations, first, most)
+    maps = CHECKPOINTS - 1 if remap else 0
+    least = (1 + CHECKPOINTS) * math.ceil(cut / most) + (1 + maps) * math.ceil(train / most)
+    least += calls_of(plan.probe // probed, probed, most) + step
     if books.max_calls < least:
         raise UsageError(
-            f"max_calls is {books.max_calls}, and looking, probing, choosing and one step take about {least} calls of "
-            f"{batch} rows; give more, or a larger --max-batch"
+            f"max_calls is {books.max_calls}, and looking, probing, choosing and one step take {least} calls of "
+            f"{most} rows; give more, or a larger --max-batch"
         )
 
 

@@ -56,8 +56,8 @@ def probe_gains(
     slopes = [spsa.coefficients(table, width) for table, width in zip(tables, widths, strict=True)]
     agreement = tuple(_correlation(small, large) for small, large in pairwise(slopes))
     good = [i for i, value in enumerate(agreement) if value >= _AGREE]
-    # Where nothing agrees the middle is the safe choice: the largest moves the prompt too far to stay a derivative. It is
-    # taken where nothing else moves the answers at all.
+    # Where nothing agrees the middle is the safe choice: the largest moves the prompt too far for a derivative. The
+    # largest is taken where the middle does not move the answers at all.
     chosen = 0 if c else good[0] if good else 1 if bool(slopes[1].any()) else 2
     size = float(slopes[chosen].square().mean().sqrt())
     return Probed(widths[chosen], max(1.0, 1 / size) if size > 1e-12 else 1.0, agreement)

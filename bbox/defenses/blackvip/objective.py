@@ -24,7 +24,7 @@ class AnswerKind:
     Attributes:
         name: logits, probabilities or labels.
         decimals: of rounded probabilities; 0 where they are not rounded (4 decimals or more count as not rounded).
-        top: how many classes get a probability that is not zero; 0 where all do.
+        top: how many classes get a probability that is not zero, the same in every row; 0 where all do.
     """
 
     name: str
@@ -42,8 +42,10 @@ class AnswerKind:
         slack = 0.5 * 10.0 ** -(rounded[0] if rounded else 4) * scores.shape[1] + 1e-3
         if not bool(((scores >= 0) & (scores <= 1 + 1e-3)).all() & (scores.sum(1) <= 1 + slack).all()):
             return cls("logits")
-        top = int((scores > 0).sum(1).max())
-        return cls("probabilities", rounded[0] if rounded else 0, 0 if top == scores.shape[1] else top)
+        named = (scores > 0).sum(1)
+        # Rounding makes zeros too, but not the same number in every row.
+        top = int(named[0]) if bool((named == named[0]).all()) and int(named[0]) < scores.shape[1] else 0
+        return cls("probabilities", rounded[0] if rounded else 0, top)
 
     def logs(self, scores: Tensor) -> Tensor:
         """Scores as log-probabilities up to a constant a row: (n, classes) float64.

@@ -12,11 +12,22 @@ from torch import Tensor
 
 from bbox.defenses.blackvip.objective import Objective
 from bbox.defenses.blackvip.prompters import Prompter
-from bbox.errors import InputError
+from bbox.errors import InputError, UsageError
 from bbox.oracle import Purpose
 from bbox.zo import SPSA, Adam, Descent, Gains, GradientCorrection, clip_estimate
 
-__all__ = ["Course", "Evaluator", "Fused", "Labelled", "Optimizer", "Schedule", "Trained", "batch_sizes", "train"]
+__all__ = [
+    "Course",
+    "Evaluator",
+    "Fused",
+    "Labelled",
+    "Optimizer",
+    "Schedule",
+    "Trained",
+    "batch_sizes",
+    "calls_of",
+    "train",
+]
 
 Optimizer = Literal["spsa-gc", "spsa", "adam", "cma-es"]
 _PATIENCE = 10  # steps that the running loss is averaged over
@@ -104,10 +115,7 @@ class Fused:
 
     def calls(self, evaluations: int, batch: int) -> int:
         """See ``Evaluator.calls``."""
-        most = self.objective.books.oracle.max_batch
-        together = max(1, most // batch)
-        full, rest = divmod(evaluations, together)
-        return full * math.ceil(together * batch / most) + math.ceil(rest * batch / most)
+        return calls_of(evaluations, batch, self.objective.books.oracle.max_batch)
 
 
 class Course(TypedDict):
@@ -136,6 +144,17 @@ class Trained:
     losses: list[float] = field(default_factory=list)
     rollbacks: int = 0
     coefficients: list[list[float]] = field(default_factory=list)
+
+
+def calls_of(evaluations: int, batch: int, most: int) -> int:
+    """Calls of at most ``most`` rows that so many points of a batch take, where whole points are asked together.
+
+    >>> calls_of(5, 10, 25)  # two points a call
+    3
+    """
+    together = max(1, most // batch)
+    full, rest = divmod(evaluations, together)
+    return full * math.ceil(together * batch / most) + math.ceil(rest * batch / most)
 
 
 def batch_sizes(queries: int, evaluations: int, batch: int, most: int) -> list[int]:
@@ -202,6 +221,7 @@ def train(
         estimate = schedule.scale * spsa.gradient(coefficients[usable], directions[usable.to(weights.device)])
         estimate = clip_estimate(estimate) if schedule.clip else estimate
         weights = descent.step(weights, estimate, slower * gains.rate(step))
+        judged = mean  # the loss is that of the weights before this step
         keep = min(schedule.averaging, step / (step + 1))
         mean = keep * mean + (1 - keep) * weights
         loss = float((values[:1] if spsa.sides == 1 else values).nanmean())
@@ -212,7 +232,7 @@ def train(
         found.losses.append(running)
         found.steps = step
         if running < best_loss:
-            best, best_loss = mean, running
+            best, best_loss = judged, running
         if schedule.guard and step >= _PATIENCE and running > schedule.guard * reference + 0.1:
             weights = mean = best
             running, slower = min(best_loss, reference), slower / 2
@@ -245,7 +265,7 @@ def _evolve(
     from bbox.zo.evolution import Evolution
 
     if not isinstance(evaluator, Fused):
-        raise InputError("cma-es runs in one process")
+        raise UsageError("cma-es runs in one process; leave out workers")
     generator = torch.Generator().manual_seed(seed)
     search = Evolution(start.cpu(), schedule.gains.c, schedule.spsa.evaluations, seed)
     found, marks = Trained(start), _marks(len(sizes))
