@@ -1,4 +1,9 @@
-"""What every test shares: one torch thread (two cores, several processes) and a calm Hypothesis."""
+"""What every test shares: one thread (two cores, several processes) and a calm Hypothesis."""
+
+import os
+
+# Before they are loaded: numpy's and scipy's threads are not torch's, and wait for each other on busy cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
 from hypothesis import HealthCheck, settings

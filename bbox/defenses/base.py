@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
@@ -152,7 +153,9 @@ class Wrapped(Target):
 
     def fingerprint(self) -> str:
         digest = hashlib.sha256(f"{self.inner.fingerprint()} {self.defense.describe()}".encode())
-        for name, tensor in sorted(self.defense.state()[1].items()):
+        structure, tensors = self.defense.state()
+        digest.update(json.dumps(structure, sort_keys=True).encode() if structure else b"")
+        for name, tensor in sorted(tensors.items()):
             digest.update(name.encode())
             digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()

@@ -75,12 +75,15 @@ def save(
     Args:
         layers: (name, defense), innermost first; target: the black box that they stand around.
         options, trust: what the black box was loaded with.
+
+    Raises:
+        UsageError: an option is an object that JSON cannot hold, as a module given to a library call.
     """
     folder.mkdir(parents=True, exist_ok=True)
     described = []
     for place, (name, defense) in enumerate(layers):
         structure, tensors = defense.state()
-        entry: dict[str, Any] = {"name": name, "options": _options(defense), "structure": dict(structure)}
+        entry: dict[str, Any] = {"name": name, "options": _options(name, defense), "structure": dict(structure)}
         if tensors:
             entry["weights"] = f"{place}-{name}.safetensors"
             kept = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
@@ -160,8 +163,17 @@ def load(reference: str, *, options: Mapping[str, object], trust: bool, device: 
     return defended
 
 
-def _options(defense: Defense) -> dict[str, Any]:
-    return {f.name: getattr(defense, f.name) for f in fields(defense) if f.init}  # type: ignore[arg-type]
+def _options(name: str, defense: Defense) -> dict[str, Any]:
+    options = {f.name: getattr(defense, f.name) for f in fields(defense) if f.init}  # type: ignore[arg-type]
+    for option, value in options.items():
+        try:
+            json.dumps(value)
+        except TypeError as error:
+            raise UsageError(
+                f"{name}: {option} is a {type(value).__name__} of this program, which a bundle cannot keep; "
+                "give it by its name"
+            ) from error
+    return options
 
 
 def _replace(path: Path, content: bytes) -> None:

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, cast
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from bbox.defenses.base import TrainedDefense, Wrapped
+from bbox.defenses.blackvip import compare as simpler
 from bbox.defenses.blackvip import encoders
-from bbox.defenses.blackvip.compare import METHODS, compare
 from bbox.defenses.blackvip.decoder import Backend, Norm
 from bbox.defenses.blackvip.fit import fit_prompt
 from bbox.defenses.blackvip.prompt import Prompt
@@ -62,7 +62,8 @@ class BlackVIP(TrainedDefense):
         max_calls: calls to the model, a second hard limit beside the budget of images; 0 for none.
         backend: how decoders run: bmm, loop or vmap.
         baselines: what is fitted beside it: output, local, vp, bar, white-box, vp-white-box; none for nothing.
-        workers: 0 asks all directions of a step together; else as many copies of the model share them.
+        workers: 0 asks all directions of a step together; else so many threads share them, and the model is asked by
+            one at a time.
     """
 
     summary: ClassVar[str] = "an input-dependent visual prompt, trained by queries alone"
@@ -136,9 +137,11 @@ class BlackVIP(TrainedDefense):
                 raise UsageError(f"{name} is {getattr(self, name):g}, expected from 0 to below 1")
         if not 0 < self.selection < 1:
             raise UsageError(f"selection is {self.selection:g}, expected between 0 and 1")
-        unknown = set(self.methods()) - set(METHODS)
+        unknown = set(self.methods()) - set(simpler.METHODS)
         if unknown:
-            raise UsageError(f"baselines names {min(unknown)!r}, expected some of {', '.join(METHODS)}, or none")
+            raise UsageError(
+                f"baselines names {min(unknown)!r}, expected some of {', '.join(simpler.METHODS)}, or none"
+            )
 
     def methods(self) -> tuple[str, ...]:
         """The baselines that the options name."""
@@ -192,7 +195,7 @@ class BlackVIP(TrainedDefense):
         journal: Journal | None = None,
         report: Callable[[str, int, int], None] | None = None,
     ) -> dict[str, Any]:
-        return compare(
+        return simpler.compare(
             self, oracle, training, test, budget=budget, seed=seed, journal=journal, report=report or (lambda *_: None)
         )
 
@@ -246,15 +249,23 @@ class BlackVIP(TrainedDefense):
             kept = {k.removeprefix("encoder."): v for k, v in tensors.items() if k.startswith("encoder.")}
             given = self.encoder if callable(self.encoder) else None
             encoder = encoders.restore(structure["encoder"], kept, device="cpu", given=given)
-            shape = cast(tuple[int, int, int], tuple(int(size) for size in structure["shape"]))
+            channels, height, width = (int(size) for size in structure["shape"])
+            shape = (channels, height, width)
+            identity, (queries, calls) = bool(structure["identity"]), structure["cost"]
+            mapping = None if structure["mapping"] is None else LabelMapping.from_structure(structure["mapping"])
             statistics = {name: tensors[name] for name in ("center", "spread") if name in tensors}
             coordinator = self.make_coordinator(encoder, shape, **statistics)
-            if tensors["weights"].shape != (coordinator.dim,):
-                raise ValueError(f"{tuple(tensors['weights'].shape)} weights, expected {coordinator.dim}")
-            norms = sum(name.endswith(".mean") and name.startswith("norm") for name in tensors)
-            seen = [(tensors[f"norm{i}.mean"], tensors[f"norm{i}.variance"]) for i in range(norms)] or None
-            mapping = None if structure["mapping"] is None else LabelMapping.from_structure(structure["mapping"])
-            identity, (queries, calls) = bool(structure["identity"]), structure["cost"]
+            # Without its statistics a batch norm would serve with those of the rows that come together.
+            norms = coordinator.decoder.stages if self.norm == "batch" and not identity else ()
+            expected = {"weights": (coordinator.dim,)}
+            expected |= {name: (encoder.dim,) for name in ("center", "spread") if statistics}
+            expected |= {
+                f"norm{i}.{part}": (out,) for i, (*_, out) in enumerate(norms) for part in ("mean", "variance")
+            }
+            for name, size in expected.items():
+                if tuple(tensors[name].shape) != size:
+                    raise ValueError(f"{name} has shape {tuple(tensors[name].shape)}, expected {size}")
+            seen = [(tensors[f"norm{i}.mean"], tensors[f"norm{i}.variance"]) for i in range(len(norms))] or None
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             reason = " ".join(str(error).split())
             raise InputError(f"the weights are not those of this blackvip: {reason[:200]}") from error

@@ -35,7 +35,8 @@ _PATIENCE = 10.0  # seconds that a process gets to end by itself
 def processes(fused: Fused, course: Course, load: Callable[[], Target], count: int) -> list[ProcessWorker]:
     """Start processes (spawned, so a script needs its ``if __name__ == "__main__"``), and send each the data once.
 
-    They compute with as many threads as this process: rounding may depend on that, and must not differ.
+    They compute with as many threads as this process: rounding may depend on that, and must not differ. Where they
+    share its cores set OMP_NUM_THREADS=1: threads that wait for each other's cores are many times slower.
 
     Args:
         course: what ``train`` is given here.

@@ -11,7 +11,6 @@ from torch import Tensor
 from bbox.defenses.blackvip.gains import WIDTHS, probe_gains
 from bbox.zo import SPSA
 
-
 DIM = 300
 SLOPE = torch.randn(DIM, generator=torch.Generator().manual_seed(0)).double()
 SLOPE /= SLOPE.norm()
@@ -40,9 +39,7 @@ def test_a_smooth_loss_takes_the_smallest_width(seed: int) -> None:
 
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize(("gap", "narrow"), [(0.05, WIDTHS[0]), (0.15, WIDTHS[1])])
-def test_hard_labels_take_a_width_that_moves_images_over_their_boundaries(
-    gap: float, narrow: float, seed: int
-) -> None:
+def test_hard_labels_take_a_width_that_moves_images_over_their_boundaries(gap: float, narrow: float, seed: int) -> None:
     found = probe_gains(_hard_labels(gap), START, seed=seed)
     assert found.c > narrow
     spsa = SPSA(20)

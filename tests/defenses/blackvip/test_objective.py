@@ -27,7 +27,7 @@ def _rounded(decimals: int) -> Tensor:
 
 def _top(k: int) -> Tensor:
     least = SHARES.topk(k, dim=1).values[:, -1:]
-    return SHARES.masked_fill(SHARES < least, 0)
+    return SHARES.masked_fill(least > SHARES, 0)
 
 
 KINDS = [
@@ -44,7 +44,9 @@ KINDS = [
 ]
 
 
-@pytest.mark.parametrize(("scores", "kind"), KINDS, ids=lambda value: str(value) if isinstance(value, AnswerKind) else "")
+@pytest.mark.parametrize(
+    ("scores", "kind"), KINDS, ids=lambda value: str(value) if isinstance(value, AnswerKind) else ""
+)
 def test_the_kind_is_told(scores: Tensor, kind: AnswerKind) -> None:
     found = AnswerKind.of(scores)
     assert (found.name, found.decimals) == (kind.name, kind.decimals)

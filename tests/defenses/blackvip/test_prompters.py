@@ -1,4 +1,4 @@
-"""Prompters: what a vector of parameters makes of images, by hand; nothing at the start; always inside the valid box."""
+"""Prompters: what a vector of parameters makes of images, by hand; nothing at the start; inside the valid box."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_the_trigger_starts_the_same_whatever_its_scale() -> None:
     plain, scaled = _coordinator(trigger_scale=1.0), _coordinator(trigger_scale=30.0)
     first = plain.start(0)[: plain.trigger]
     torch.testing.assert_close(30.0 * scaled.start(0)[: scaled.trigger], first)
-    assert 0 <= float(first.min()) and 0.08 < float(first.max()) <= 0.1
+    assert float(first.min()) >= 0 and 0.08 < float(first.max()) <= 0.1
 
 
 def test_the_coordinator_is_its_equation() -> None:
@@ -84,7 +84,9 @@ def test_features_give_each_image_its_own_prompt() -> None:
 def test_back_ends_make_the_same_rows(backend: str) -> None:
     weights = _moved(_coordinator(), 4)
     found = _coordinator(backend=backend).rows(weights, ROWS, ENCODER(ROWS))
-    torch.testing.assert_close(found, _coordinator(backend="loop").rows(weights, ROWS, ENCODER(ROWS)), atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        found, _coordinator(backend="loop").rows(weights, ROWS, ENCODER(ROWS)), atol=1e-5, rtol=0
+    )
 
 
 def test_group_norm_serves_a_row_as_in_any_batch() -> None:
@@ -125,7 +127,9 @@ def test_a_universal_prompt_is_added_to_every_image(frame: int) -> None:
         torch.testing.assert_close(found[i], (ROWS + prompt).clamp(0, 1), atol=0, rtol=0)
 
 
-@pytest.mark.parametrize(("shape", "small"), [((1, 8, 8), (6, 6)), ((3, 28, 20), (24, 18)), ((3, 224, 224), (194, 194))])
+@pytest.mark.parametrize(
+    ("shape", "small"), [((1, 8, 8), (6, 6)), ((3, 28, 20), (24, 18)), ((3, 224, 224), (194, 194))]
+)
 def test_bar_puts_the_shrunk_image_into_a_program(shape: tuple[int, int, int], small: tuple[int, int]) -> None:
     prompter = Reprogram(shape)
     assert prompter.inner == small and not prompter.starts_clean
