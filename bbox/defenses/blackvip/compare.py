@@ -42,8 +42,8 @@ _WHITE = ("white-box", "vp-white-box")  # ceilings: never recommended
 _PROMPTS = ("blackvip", "vp", "bar")
 _ALPHA = 0.05
 # Steps and widths in units of a parameter: a pixel for VP, the logit of one for BAR.
-_VP_STEP = 0.01
-_BAR_STEP, _BAR_WIDTH = 0.1, 0.1
+_VP_STEP = 0.005
+_BAR_STEP, _BAR_WIDTH = 1.0, 0.1
 _WHITE_STEPS, _WHITE_RATE = 300, 0.01
 
 

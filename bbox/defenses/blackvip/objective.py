@@ -15,6 +15,7 @@ from bbox.oracle import UNKNOWN, Answers, Purpose
 __all__ = ["AnswerKind", "Objective"]
 
 _FLOOR = 1e-6  # of a probability that was not rounded
+_MASKED = 20.0  # nats that a logit of minus infinity lies below the largest
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,8 @@ class AnswerKind:
         """
         scores = scores.double()
         if self.name == "logits":
-            return scores
+            # A class that is masked out is unlikely, not impossible: one image would make the mean loss infinite.
+            return torch.where(scores.isneginf(), scores.amax(1, keepdim=True) - _MASKED, scores)
         if self.top:
             missing = scores <= 0
             rest = (1 - scores.sum(1, keepdim=True)).clamp(min=0) / missing.sum(1, keepdim=True).clamp(min=1)
