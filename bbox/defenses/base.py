@@ -72,10 +72,12 @@ class TrainedDefense(Defense):
 
     Attributes:
         labelled: whether it learns from labels, and is compared with simpler means on held-out images.
+        least: images that it needs at least.
     """
 
     trained: ClassVar[bool] = True
     labelled: ClassVar[bool] = False
+    least: ClassVar[int] = 25
 
     @property
     def certified_noise(self) -> float | None:

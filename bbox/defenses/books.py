@@ -45,6 +45,14 @@ class Journal:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close()
+
+    def __len__(self) -> int:
+        """Answers on record."""
+        return int(self._base.execute("SELECT COUNT(*) FROM answers").fetchone()[0])
+
+    def close(self) -> None:
+        """Close the file; may be called twice."""
         self._base.close()
 
     def next(self, purpose: str, digest: int) -> Tensor | None:

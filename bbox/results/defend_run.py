@@ -37,7 +37,6 @@ from bbox.results.session import describe_run
 __all__ = ["DefendConfig", "DefendFolder", "DefendPlan", "execute_defend", "plan_defend"]
 
 _TEST_SHARE = 0.2  # of the data, held out for the certificate where no test data is named
-_LEAST = 25
 Report = Callable[[str, int, int], None]
 
 
@@ -114,8 +113,8 @@ def plan_defend(config: DefendConfig) -> DefendPlan:
     rest: Dataset | None = None
     if config.shots is not None:
         images, rest = images.few_shot(config.shots, config.seed)
-    if len(images) < _LEAST:
-        raise UsageError(f"{len(images)} images are too few to train on; give at least {_LEAST}")
+    if len(images) < defense.least:
+        raise UsageError(f"{len(images)} images are too few to train on; give at least {defense.least}")
     if config.test is not None:
         test = data_module.load(config.test, size=config.image_size)
         if test.inputs.shape[1:] != images.inputs.shape[1:]:
@@ -213,16 +212,24 @@ def execute_defend(plan: DefendPlan, folder: DefendFolder, *, report: Report | N
 
 def _fit(plan: DefendPlan, folder: DefendFolder, budget: int, report: Report | None) -> dict[str, Any]:
     config = plan.config
-    with Journal(folder.path / "answers.sqlite") as journal:
-        found = plan.defense.fit(
-            plan.oracle,
-            plan.data.inputs,
-            plan.data.labels,
-            budget=budget,
-            seed=config.seed,
-            journal=journal,
-            report=report,
-        )
+    path = folder.path / "answers.sqlite"
+    with Journal(path) as journal:
+        try:
+            found = plan.defense.fit(
+                plan.oracle,
+                plan.data.inputs,
+                plan.data.labels,
+                budget=budget,
+                seed=config.seed,
+                journal=journal,
+                report=report,
+            )
+        except (UsageError, InputError):
+            refused = len(journal) == 0
+            journal.close()
+            if refused:  # nothing was asked: the folder holds nothing, and its name is free again
+                folder.discard([path])
+            raise
     layers = [(config.defense, plan.defense)]
     bundle.save(folder.path, layers, plan.oracle.target, options=config.target_options, trust=config.trust)
     return found

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -42,6 +44,13 @@ class PlainFolder:
         folder = cls(path)
         folder.write("run.json", run)
         return folder
+
+    def discard(self, files: Sequence[Path] = ()) -> None:
+        """Take back ``create``, for a run that was refused: its ``run.json``, these files, the folder if then empty."""
+        for path in (self.path / "run.json", *files):
+            path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            self.path.rmdir()
 
     @classmethod
     def open(cls, path: Path) -> Self:

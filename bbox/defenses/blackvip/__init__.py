@@ -18,7 +18,7 @@ from bbox.defenses.base import TrainedDefense, Wrapped
 from bbox.defenses.blackvip import compare as simpler
 from bbox.defenses.blackvip import encoders
 from bbox.defenses.blackvip.decoder import Backend, Norm
-from bbox.defenses.blackvip.fit import fit_prompt
+from bbox.defenses.blackvip.fit import LEAST, fit_prompt
 from bbox.defenses.blackvip.prompt import Prompt
 from bbox.defenses.blackvip.prompters import Coordinator
 from bbox.defenses.blackvip.train import Optimizer, Schedule
@@ -71,6 +71,7 @@ class BlackVIP(TrainedDefense):
     cost: ClassVar[str] = "a forward of the encoder and of a small decoder a query"
     weakness: ClassVar[str] = "it adapts a model to data and stops no attack; attack the prompted target end to end"
     labelled: ClassVar[bool] = True
+    least: ClassVar[int] = LEAST
     presets: ClassVar[Mapping[str, Mapping[str, object]]] = {
         # 0.27 in pixels is 1 in the units of CLIP's normalised images, where the paper adds its prompt.
         "cvpr23": {

@@ -25,18 +25,18 @@ from bbox.oracle import Purpose
 if TYPE_CHECKING:
     from bbox.defenses.blackvip import BlackVIP
 
-__all__ = ["Split", "adapt_prompter", "fit_prompt", "look"]
+__all__ = ["LEAST", "Split", "adapt_prompter", "fit_prompt", "look"]
 
 _HELD = 500  # held-out images at most: each checkpoint pays for all of them
-_LEAST = 10
+LEAST = 10
 
 
 class Split:
     """Labelled images, cut by the seed into those that train and those that choose among checkpoints."""
 
     def __init__(self, images: Tensor, labels: Tensor, selection: float, seed: int) -> None:
-        if len(images) < _LEAST:
-            raise UsageError(f"{len(images)} labelled images are too few to learn from; give at least {_LEAST}")
+        if len(images) < LEAST:
+            raise UsageError(f"{len(images)} labelled images are too few to learn from; give at least {LEAST}")
         order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed)).to(images.device)
         self.held_count = min(_HELD, len(images) - 2, max(2, round(selection * len(images))))
         self.images, self.labels = images[order], labels.to(images.device)[order]
