@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 from bbox.errors import UsageError
 from bbox.registry import check_options
 
-__all__ = ["build", "option_fields", "read_option", "told"]
+__all__ = ["build", "option_fields", "read_option", "split_spec_options", "told"]
 
 _T = TypeVar("_T")
 _WORDS = {
@@ -90,3 +90,25 @@ def read_option(where: str, kind: Any, value: object) -> object:
             raise UsageError(f"{where} is {value!r}, expected {word}")
         return read
     return value
+
+
+def split_spec_options(text: str) -> tuple[str, dict[str, str]]:
+    """The name in a spec, and what is given behind it (``NAME,key=value``).
+
+    A comma that no ``key=`` follows is part of what stands before it.
+
+    Raises:
+        UsageError: an option is given twice.
+
+    Example:
+        >>> split_spec_options("biased-mnist,rho=0.9,split=test")
+        ('biased-mnist', {'rho': '0.9', 'split': 'test'})
+    """
+    name, *parts = re.split(r",\s*(?=[A-Za-z_]\w*=)", text)
+    given: dict[str, str] = {}
+    for part in parts:
+        key, _, value = part.partition("=")
+        if key in given:
+            raise UsageError(f"{text}: the option {key} is given twice")
+        given[key] = value.strip()
+    return name, given

@@ -269,7 +269,8 @@ def print_fit(results: dict[str, Any], path: Path) -> None:
     ledger = results["ledger"]
     spent = sum(entry["queries"] for entry in ledger.values())
     parts = ", ".join(f"{purpose} {entry['queries']:,}" for purpose, entry in sorted(ledger.items()))
-    say(f"queries: {spent:,} ({parts}); budget {results['budget']:,}; {results['seconds']:g} s")
+    each = " a method" if results.get("comparison") else ""
+    say(f"queries: {spent:,} ({parts}); budget {results['budget']:,}{each}; {results['seconds']:g} s")
     say(f"attack it: bbox attack cgba --target defended:{path}")
 
 

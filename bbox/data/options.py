@@ -3,37 +3,15 @@
 from __future__ import annotations
 
 import inspect
-import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
-from bbox.errors import UsageError
 from bbox.options import read_option
 from bbox.registry import check_options
 
-__all__ = ["read_options", "split_options"]
-
-
-def split_options(text: str) -> tuple[str, dict[str, str]]:
-    """The name, and what is given behind it. A comma that no ``key=`` follows is part of what stands before it.
-
-    Raises:
-        UsageError: an option is given twice.
-
-    Example:
-        >>> split_options("biased-mnist,rho=0.9,split=test")
-        ('biased-mnist', {'rho': '0.9', 'split': 'test'})
-    """
-    name, *parts = re.split(r",\s*(?=[A-Za-z_]\w*=)", text)
-    given: dict[str, str] = {}
-    for part in parts:
-        key, _, value = part.partition("=")
-        if key in given:
-            raise UsageError(f"{text}: the option {key} is given twice")
-        given[key] = value.strip()
-    return name, given
+__all__ = ["read_options"]
 
 
 def read_options(where: str, loader: Callable[..., Any], given: Mapping[str, str]) -> dict[str, object]:

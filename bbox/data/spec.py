@@ -16,8 +16,9 @@ from bbox.data.base import Dataset
 from bbox.data.coop import load_coop
 from bbox.data.folder import load_folder
 from bbox.data.foolbox_samples import load_samples
-from bbox.data.options import read_options, split_options
+from bbox.data.options import read_options
 from bbox.errors import InputError, UsageError
+from bbox.options import split_spec_options
 from bbox.registry import Registry, did_you_mean
 
 __all__ = ["load_data", "resize"]
@@ -34,7 +35,7 @@ def load_data(spec: str, *, size: int | None = None, labels: Path | None = None)
     if colon and prefix in _KINDS:
         if labels is not None:
             raise UsageError(f"{spec} has labels of its own; leave out {labels}")
-        name, given = split_options(name)
+        name, given = split_spec_options(name)
         data = {"zoo": _zoo, "foolbox": _foolbox, "coop": _coop}[prefix](name, size, given)
         return replace(data, name=spec) if given else data
     path = Path(spec)

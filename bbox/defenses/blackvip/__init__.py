@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from bbox.defenses.base import TrainedDefense, Wrapped
-from bbox.defenses.blackvip import compare as simpler
 from bbox.defenses.blackvip import encoders
+from bbox.defenses.blackvip.compare import METHODS, Comparison
 from bbox.defenses.blackvip.decoder import Backend, Norm
 from bbox.defenses.blackvip.fit import LEAST, fit_prompt
 from bbox.defenses.blackvip.prompt import Prompt
@@ -138,11 +138,9 @@ class BlackVIP(TrainedDefense):
                 raise UsageError(f"{name} is {getattr(self, name):g}, expected from 0 to below 1")
         if not 0 < self.selection < 1:
             raise UsageError(f"selection is {self.selection:g}, expected between 0 and 1")
-        unknown = set(self.methods()) - set(simpler.METHODS)
+        unknown = set(self.methods()) - set(METHODS)
         if unknown:
-            raise UsageError(
-                f"baselines names {min(unknown)!r}, expected some of {', '.join(simpler.METHODS)}, or none"
-            )
+            raise UsageError(f"baselines names {min(unknown)!r}, expected some of {', '.join(METHODS)}, or none")
 
     def methods(self) -> tuple[str, ...]:
         """The baselines that the options name."""
@@ -196,9 +194,8 @@ class BlackVIP(TrainedDefense):
         journal: Journal | None = None,
         report: Callable[[str, int, int], None] | None = None,
     ) -> dict[str, Any]:
-        return simpler.compare(
-            self, oracle, training, test, budget=budget, seed=seed, journal=journal, report=report or (lambda *_: None)
-        )
+        progress = report or (lambda *_: None)
+        return Comparison(self, oracle, training, test, budget, seed, journal, progress).run()
 
     def comparison_queries(self, budget: int, training: int, test: int) -> int:
         methods = self.methods()

@@ -8,18 +8,16 @@ import torch
 from torch import Tensor
 
 from bbox.defenses.blackvip.logistic import LogisticRegression
+from bbox.defenses.blackvip.objective import AnswerKind
 from bbox.oracle import Answers
 
 __all__ = ["LocalClassifier", "LogisticRegression", "OutputAdapter"]
-
-_ABOVE_ONE = 1.05  # what rounded probabilities may sum to
 
 
 class OutputAdapter:
     """Logistic regression on what the black box answers: scores, or the label alone (one-hot).
 
-    Scores that are probabilities (none negative, no row's sum above 1) are read as logarithms, and a zero as half of
-    the smallest number seen, since it is what fell below the resolution of the answers.
+    Scores that are probabilities are read as logarithms (``AnswerKind.logs``).
 
     Queries: one an image, by the caller: it takes the oracle's answers.
     """
@@ -27,7 +25,7 @@ class OutputAdapter:
     def __init__(self) -> None:
         self.regression = LogisticRegression()
         self._seen = torch.empty(0, dtype=torch.int64)
-        self._floor: float | None = None
+        self._kind = AnswerKind("labels")
 
     def fit(self, answers: Answers, labels: Tensor, num_classes: int) -> None:
         """Fit to the answers for labelled images; images without a usable answer are left out.
@@ -40,11 +38,7 @@ class OutputAdapter:
         """
         usable = answers.labels >= 0
         self._seen = torch.tensor(sorted(set(answers.labels[usable].tolist())), dtype=torch.int64)
-        self._floor = None
-        if answers.scores is not None:
-            scores = answers.scores[usable].double()
-            if bool((scores >= 0).all() & (scores.sum(1) <= _ABOVE_ONE).all() & (scores > 0).any()):
-                self._floor = float(scores[scores > 0].min()) / 2
+        self._kind = AnswerKind.of(None if answers.scores is None else answers.scores[usable])
         self.regression.fit(self._features(answers)[usable], labels[usable.to(labels.device)], num_classes)
 
     def scores(self, answers: Answers) -> Tensor:
@@ -58,8 +52,7 @@ class OutputAdapter:
     def _features(self, answers: Answers) -> Tensor:
         if answers.scores is None:
             return (answers.labels[:, None] == self._seen).double()
-        scores = answers.scores.double()
-        return scores if self._floor is None else scores.clamp_min(self._floor).log()
+        return self._kind.logs(answers.scores)
 
 
 class LocalClassifier:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from bbox.errors import BboxError, InputError, UsageError
+from bbox.options import split_spec_options
 from bbox.targets import torch_factory, torchvision_model
 from bbox.targets.base import Target
 from bbox.targets.pixels import Pixels
@@ -118,7 +119,10 @@ def load_backbone(spec: str, images: Tensor, *, device: torch.device) -> Backbon
         InputError: a file or the user's code was read and refused, or the network does not take these images.
     """
     kind, _, rest = spec.partition(":")
-    reference, options = _options(spec, rest)
+    reference, given = split_spec_options(rest)
+    options: dict[str, object] = {**given}
+    if kind != "hf" and "," in reference:
+        raise UsageError(f"encoder {spec}: {reference.partition(',')[2]!r} is no option; write KEY=VALUE")
     network: TorchTarget
     if kind == "hf":
         if options:
@@ -137,22 +141,6 @@ def load_backbone(spec: str, images: Tensor, *, device: torch.device) -> Backbon
 def wrap_backbone(module: Callable[[Tensor], Tensor], images: Tensor, *, device: torch.device) -> Backbone:
     """A torch module, or a function that answers (n, dim) floats, as an encoder."""
     return Backbone(wrap_object(module, device=device), images, spec=None)
-
-
-def _options(spec: str, text: str) -> tuple[str, dict[str, object]]:
-    reference, *rest = text.split(",")
-    options: dict[str, object] = {}
-    last = ""
-    for part in rest:
-        name, equals, value = part.partition("=")
-        if equals:
-            last = name.strip()
-            options[last] = value
-        elif last:  # a comma inside a value, as in mean=0.5,0.5,0.5
-            options[last] = f"{options[last]},{part}"
-        else:
-            raise UsageError(f"encoder {spec}: {part!r} is no option; write KEY=VALUE")
-    return reference, options
 
 
 def _drop_classifier(module: nn.Module, classes: int | None) -> None:

@@ -25,7 +25,7 @@ from bbox.zo import SPSA, Adam, Gains
 if TYPE_CHECKING:
     from bbox.defenses.blackvip import BlackVIP
 
-__all__ = ["METHODS", "compare"]
+__all__ = ["METHODS", "Comparison", "mcnemar"]
 
 METHODS = ("output", "local", "vp", "bar", "white-box", "vp-white-box")
 _NAMES = {
@@ -47,17 +47,7 @@ _BAR_STEP, _BAR_WIDTH = 1.0, 0.1
 _WHITE_STEPS, _WHITE_RATE = 300, 0.01
 
 
-def compare(
-    options: BlackVIP,
-    oracle: Oracle,
-    training: tuple[Tensor, Tensor],
-    test: tuple[Tensor, Tensor],
-    *,
-    budget: int,
-    seed: int,
-    journal: Journal | None,
-    report: Callable[[str, int, int], None],
-) -> dict[str, Any]:
+class Comparison:
     """Fit the baselines that the options name and measure all on the test images.
 
     Queries: at most ``budget`` for each of VP and BAR and one a training image for the output adapter, on the ledger
@@ -66,13 +56,10 @@ def compare(
     Shapes:
         training, test: images (n, channels, height, width) in [0, 1], and labels (n,) int64.
 
-    Returns ``rows`` (method, name, accuracy, interval, p_value against zero-shot, queries, calls, correct: a character
-    an image), ``recommended``, ``improved`` and ``advice``.
+    ``run`` returns ``rows`` (method, name, accuracy, interval, p_value against zero-shot, queries, calls, correct: a
+    character an image), ``recommended``, ``improved`` and ``advice``.
     """
-    return _Comparison(options, oracle, training, test, budget, seed, journal, report).run()
 
-
-class _Comparison:
     def __init__(
         self,
         options: BlackVIP,

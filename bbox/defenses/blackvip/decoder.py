@@ -102,19 +102,17 @@ class Decoder:
 
     def start(self, generator: torch.Generator, *, zero: bool) -> Tensor:
         """Torch's own initial weights for these layers; the last at zero if ``zero``, so that there is no prompt."""
+        # Uniform with bound 1/sqrt(fan in), where a transposed convolution counts its outputs as fan in.
+        fans = {"out": 4 * self.shape[0]}
+        for i, (inside, grown, _) in enumerate(self.stages):
+            fans |= {f"up{i}": 4 * grown // inside, f"up-bias{i}": 4 * grown // inside, f"mix{i}": grown}
         parts = []
         for name, shape in self.layout:
             if name.startswith("norm"):
                 parts.append(torch.full(shape, 0.0 if "bias" in name else 1.0))
-                continue
-            # Uniform with bound 1/sqrt(fan in), where a transposed convolution counts its outputs as fan in.
-            fan = {
-                "up": 4 * shape[1] if len(shape) > 1 else 4,
-                "mi": shape[-1],
-                "ou": 4 * shape[min(1, len(shape) - 1)],
-            }
-            drawn = torch.rand(shape, generator=generator) * 2 - 1
-            parts.append(drawn / math.sqrt(fan[name[:2]]) * (0.0 if zero and name == "out" else 1.0))
+            else:
+                drawn = torch.rand(shape, generator=generator) * 2 - 1
+                parts.append(drawn / math.sqrt(fans[name]) * (0.0 if zero and name == "out" else 1.0))
         return torch.cat([part.flatten() for part in parts])
 
     def __call__(

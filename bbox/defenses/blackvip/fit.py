@@ -45,9 +45,8 @@ class Split:
     def __len__(self) -> int:
         return len(self.images)
 
-    def parts(self, prompter: Prompter) -> tuple[Labelled, Labelled]:
-        """(training, held out), with the prompter's context."""
-        context = prompter.context(self.images)
+    def parts(self, context: Tensor) -> tuple[Labelled, Labelled]:
+        """(training, held out), with what the prompter knows of each image: (n, features)."""
         cut = self.held_count
         parts = [Labelled(self.images[s], self.labels[s], context[s]) for s in (slice(cut, None), slice(0, cut))]
         return parts[0], parts[1]
@@ -98,8 +97,12 @@ def adapt_prompter(
     budget: int,
     seed: int,
     report: Report,
+    context: Tensor | None = None,
 ) -> tuple[Adapted, Objective]:
     """Look, probe, train and choose, all within the budget, which is set aside here before the first query.
+
+    Args:
+        context: the prompter's, of the split's images, where it is at hand.
 
     Raises:
         UsageError: the budget, of images or of calls, is too small.
@@ -115,7 +118,7 @@ def adapt_prompter(
     losses = objective.loss(answers.cpu(), split.labels.cpu())
     cut = split.held_count
     zero_shot = float(losses[cut:].nanmean()), float(losses[:cut].nanmean())
-    training, held = split.parts(prompter)
+    training, held = split.parts(prompter.context(split.images) if context is None else context)
 
     def again(shown: Tensor) -> LabelMapping:
         return mapping_from(objective, shown, training.labels, split.classes)
@@ -185,9 +188,20 @@ def fit_prompt(
     encoder = encoders.make_encoder(options.encoder, split.images[split.held_count :], device=device)
     shape = (images.shape[1], images.shape[2], images.shape[3])
     # As published the coordinator takes features as they come.
-    statistics = {} if options.norm == "batch" else standardise(encoder(split.images[split.held_count :]))
+    features = encoder(split.images)
+    statistics = {} if options.norm == "batch" else standardise(features[split.held_count :])
     coordinator = options.make_coordinator(encoder, shape, **statistics)
-    found, _ = adapt_prompter(options, coordinator, options.schedule(), books, split, budget, seed, report)
+    found, _ = adapt_prompter(
+        options,
+        coordinator,
+        options.schedule(),
+        books,
+        split,
+        budget,
+        seed,
+        report,
+        coordinator.standardised(features),
+    )
     notes = []
     if found.identity:
         notes.append(

@@ -37,6 +37,8 @@ class AnswerKind:
         """The kind of these answers. Shapes: scores (n, classes), or ``None`` for labels."""
         if scores is None:
             return cls("labels")
+        if not len(scores):
+            return cls("logits")
         scores = scores.double()
         rounded = [d for d in (1, 2, 3) if bool((scores * 10**d - (scores * 10**d).round()).abs().max() < 1e-3)]
         # The sum may be off by the rounding, or below 1 where small ones are left out; logits hardly ever look so.

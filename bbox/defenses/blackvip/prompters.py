@@ -92,7 +92,10 @@ class Coordinator(Prompter):
         return torch.cat([trigger, self.decoder.start(generator, zero=self.zero)])
 
     def context(self, images: Tensor) -> Tensor:
-        features = self.encoder(images)
+        return self.standardised(self.encoder(images))
+
+    def standardised(self, features: Tensor) -> Tensor:
+        """The context from an encoder's features. Shapes: (n, encoder.dim), both."""
         if self.center is None or self.spread is None:
             return features
         return (features - self.center.to(features)) / self.spread.to(features)

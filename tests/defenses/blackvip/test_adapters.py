@@ -138,11 +138,11 @@ def test_probabilities_are_read_as_logarithms_and_logits_as_they_are() -> None:
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
 
 
-def test_a_rounded_zero_is_half_of_the_smallest_number_seen() -> None:
-    shares = torch.tensor([[0.96, 0.04, 0.0], [0.04, 0.96, 0.0]] * 4)
+def test_a_rounded_zero_is_half_of_the_last_decimal() -> None:
+    shares = torch.tensor([[0.96, 0.04, 0.0], [0.04, 0.95, 0.01]] * 4)
     labels = torch.tensor([0, 1] * 4)
     adapter = _adapter(Answers(shares.argmax(1), shares), labels, 2)
-    rows = torch.tensor([[1.0, 0.0, 0.0], [1.0, 0.02, 0.0], [1.0, 0.03, 0.0]])
+    rows = torch.tensor([[1.0, 0.0, 0.0], [1.0, 0.005, 0.0], [1.0, 0.01, 0.0]])
     scores = adapter.scores(Answers(torch.zeros(3, dtype=torch.int64), rows))
     assert torch.equal(scores[0], scores[1]) and scores.isfinite().all()
     assert scores[2, 1] > scores[1, 1]

@@ -118,6 +118,18 @@ def test_whatever_an_api_makes_of_probabilities_the_loss_is_finite(
     assert bool(losses.isfinite().all()) and bool((losses >= 0).all())
 
 
+def test_a_class_that_is_masked_out_is_unlikely_and_not_infinitely_so() -> None:
+    masked = LOGITS.masked_fill(LOGITS.topk(3, dim=1).values[:, -1:] > LOGITS, -torch.inf)
+    assert AnswerKind.of(masked) == AnswerKind("logits")
+    objective = Objective(Books(Oracle(Meter()), {}), AnswerKind("logits"))
+    labels = torch.arange(50) % 10
+    losses = objective.loss(masked, labels)
+    named = masked.gather(1, labels[:, None])[:, 0].isfinite()
+    assert bool(losses.isfinite().all()) and float(losses[~named].min()) > 10 > float(losses[named].max())
+    expected = F.cross_entropy(masked.double(), labels, reduction="none")
+    torch.testing.assert_close(losses[named], expected[named], atol=1e-6, rtol=1e-6)
+
+
 def test_labels_cost_one_where_they_are_wrong_and_nothing_is_known_of_unusable_ones() -> None:
     objective = Objective(Books(Oracle(Meter()), {}), AnswerKind("labels"))
     found = objective.loss(torch.tensor([2, 1, -1, -2]), torch.tensor([2, 0, 0, 0]))
