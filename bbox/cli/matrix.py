@@ -70,6 +70,7 @@ def _save(values: dict[str, Any]) -> None:
     from bbox import targets
     from bbox.cli.options import pairs
     from bbox.defenses.bundle import parse_stack, save, wrap_all
+    from bbox.files import refuse_taken
     from bbox.results.matrix_plan import split_list
 
     entries = split_list(values["defenses"])
@@ -80,8 +81,7 @@ def _save(values: dict[str, Any]) -> None:
     target = targets.load(values["target"], options=options, trust=values["trust"], device=values["device"])
     wrap_all(target, [defense for _, defense in layers])  # a stack that cannot stand around this target
     out = values["out"] or _default_out("defense")
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UsageError(f"{out} exists; choose another --out")
+    refuse_taken(out, resumes=False)
     save(out, layers, target, options=options, trust=values["trust"])
     if values["json"]:
         click.echo(json_module.dumps({"run": str(out), "layers": [defense.describe() for _, defense in layers]}))
@@ -154,7 +154,7 @@ def _reports(path: Path, results: dict[str, Any]) -> None:
     """The page of each run that has none yet, and the page of the matrix, which links them."""
     from bbox.report import write_report
     from bbox.report.matrix import matrix_page
-    from bbox.results.matrix import write_whole
+    from bbox.results.matrix import write_text
     from bbox.results.store import RunFolder
 
     for row in results["rows"]:
@@ -163,4 +163,4 @@ def _reports(path: Path, results: dict[str, Any]) -> None:
             if cell["complete"] and not (where / "report.html").exists():
                 with RunFolder.open(where) as folder:
                     write_report(folder)
-    write_whole(path / "matrix.html", matrix_page(results, path))
+    write_text(path / "matrix.html", matrix_page(results, path))

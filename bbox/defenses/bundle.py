@@ -18,6 +18,7 @@ from bbox import targets
 from bbox.defenses import make_defense
 from bbox.defenses.base import Defense
 from bbox.errors import InputError, UsageError
+from bbox.files import write_whole
 from bbox.registry import check_options
 from bbox.targets.base import Target
 
@@ -87,7 +88,7 @@ def save(
         if tensors:
             entry["weights"] = f"{place}-{name}.safetensors"
             kept = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
-            _replace(folder / str(entry["weights"]), safetensors.torch.save(kept))
+            write_whole(folder / str(entry["weights"]), safetensors.torch.save(kept))
         described.append(entry)
     content = {
         "schema_version": SCHEMA_VERSION,
@@ -99,7 +100,7 @@ def save(
         },
         "layers": described,
     }
-    _replace(folder / _FILE, (json.dumps(content, indent=2) + "\n").encode())
+    write_whole(folder / _FILE, json.dumps(content, indent=2) + "\n")
 
 
 def load_layers(folder: Path) -> tuple[dict[str, Any], list[tuple[str, Defense]]]:
@@ -174,9 +175,3 @@ def _options(name: str, defense: Defense) -> dict[str, Any]:
                 "give it by its name"
             ) from error
     return options
-
-
-def _replace(path: Path, content: bytes) -> None:
-    part = path.with_name(path.name + ".part")
-    part.write_bytes(content)
-    part.replace(path)

@@ -17,6 +17,7 @@ from safetensors.numpy import save
 from bbox.defenses import bounds
 from bbox.defenses.stopping import StoppingRule
 from bbox.errors import InputError
+from bbox.files import write_whole
 
 __all__ = ["Certificate", "Settings", "Share"]
 
@@ -246,9 +247,7 @@ class Certificate:
             {name: np.ascontiguousarray(array) for name, array in arrays.items()},
             metadata={"kind": _KIND, "header": json.dumps(header)},
         )
-        part = Path(path).with_name(f".{Path(path).name}.part")
-        part.write_bytes(data)
-        part.replace(path)
+        write_whole(Path(path), data)
 
     @classmethod
     def load(cls, path: Path | str) -> Certificate:

@@ -23,6 +23,7 @@ from bbox.attacks import make_attack
 from bbox.data.base import Dataset
 from bbox.defenses import bundle
 from bbox.errors import InputError, UsageError
+from bbox.files import refuse_taken, write_whole
 from bbox.results.matrix_figures import SCHEMA_VERSION, finished, matrix_figures, read_matrix
 from bbox.results.matrix_plan import Cell, Layers, Request, Row, bundle_name, plan_rows, split_list
 from bbox.results.metrics import default_epsilons
@@ -33,7 +34,7 @@ from bbox.results.session import check_same, describe_run
 from bbox.results.store import RunFolder, StorageError
 from bbox.targets.base import Target
 
-__all__ = ["Matrix", "Watch", "evaluate_defenses", "execute_matrix", "plan_matrix", "resume_matrix", "write_whole"]
+__all__ = ["Matrix", "Watch", "evaluate_defenses", "execute_matrix", "plan_matrix", "resume_matrix", "write_text"]
 
 Watch = Callable[[Row, Cell], AbstractContextManager[Callable[[Progress], None]]]
 
@@ -179,8 +180,7 @@ def execute_matrix(
 
 def _begin(matrix: Matrix, path: Path, command: str) -> Plan:
     """Make the folder; the plan of the first cell, whose checks have passed."""
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise UsageError(f"{path} exists; choose another --out, or go on with --resume {path}")
+    refuse_taken(path)
     row = matrix.rows[0]
     plan = _prepare(matrix, row, next(cell for cell in row.cells if not cell.reason), path)
     config, request = matrix.request.config, matrix.request
@@ -236,21 +236,19 @@ def _images(config: Config) -> Dataset:
     return data_module.load(config.data, size=config.image_size, labels=labels)
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Write a file whole or not at all.
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all, and its folder where there is none.
 
     Raises:
         StorageError: it cannot be written.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f".{path.name}.part")
-        part.write_text(text, encoding="utf-8")
-        part.replace(path)
+        write_whole(path, text)
     except OSError as error:
         reason = error.strerror or error
         raise StorageError(f"cannot write {path}: {reason}; make room and go on with --resume") from error
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:
-    write_whole(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
+    write_text(path, json.dumps(content, indent=1, allow_nan=False) + "\n")

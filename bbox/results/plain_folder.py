@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-from bbox.errors import InputError, UsageError
+from bbox.errors import InputError
+from bbox.files import refuse_taken, write_whole
 from bbox.results.store import StorageError
 
 __all__ = ["PlainFolder", "cannot_write", "kind_of"]
@@ -35,8 +36,7 @@ class PlainFolder:
             UsageError: the path exists and is not an empty folder.
             StorageError: it cannot be made.
         """
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise UsageError(f"{path} exists; choose another --out, or go on with --resume {path}")
+        refuse_taken(path)
         try:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -88,9 +88,7 @@ class PlainFolder:
             StorageError: the disk is full, or the folder is gone.
         """
         try:
-            part = self.path / f".{name}.part"
-            part.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-            part.replace(self.path / name)
+            write_whole(self.path / name, json.dumps(content, indent=1, allow_nan=False) + "\n")
         except OSError as error:
             raise cannot_write(self.path, error) from error
 

@@ -10,6 +10,7 @@ report.html        one offline page
 
 from __future__ import annotations
 
+import io
 import json
 import sqlite3
 from collections import defaultdict
@@ -23,7 +24,8 @@ import torch
 from torch import Tensor
 
 from bbox.data import read_image, save_image
-from bbox.errors import BboxError, InputError, UsageError
+from bbox.errors import BboxError, InputError
+from bbox.files import refuse_taken, write_whole
 from bbox.results.records import SCHEMA_VERSION, Config, Example
 from bbox.targets.base import REFUSED
 
@@ -64,8 +66,7 @@ class RunFolder:
         Raises:
             UsageError: the path exists and is not an empty folder. Nothing in it is touched.
         """
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise UsageError(f"{path} exists; choose another --out, or go on with --resume {path}")
+        refuse_taken(path)
         try:
             for part in ("originals", "adversarial"):
                 (path / part).mkdir(parents=True, exist_ok=True)
@@ -126,9 +127,7 @@ class RunFolder:
     def write_text(self, name: str, text: str) -> None:
         """Write a file whole or not at all."""
         with self._writing():
-            part = self.path / f".{name}.part"
-            part.write_text(text, encoding="utf-8")
-            part.replace(self.path / name)
+            write_whole(self.path / name, text)
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
@@ -237,11 +236,10 @@ class RunFolder:
     def write_array(self, kind: str, index: int, row: Tensor) -> None:
         """Write one input as float32 .npy (``kind``: originals or adversarial)."""
         path = self.array_path(kind, index)
+        content = io.BytesIO()
+        np.save(content, row.detach().cpu().numpy().astype(np.float32), allow_pickle=False)
         with self._writing():
-            part = path.with_suffix(".part")
-            with part.open("wb") as file:
-                np.save(file, row.detach().cpu().numpy().astype(np.float32), allow_pickle=False)
-            part.replace(path)
+            write_whole(path, content.getvalue())
 
     def read_array(self, kind: str, index: int) -> Tensor:
         return torch.from_numpy(np.load(self.array_path(kind, index), allow_pickle=False))
