@@ -38,5 +38,5 @@ def test_a_taken_place_is_refused_and_an_empty_one_is_not(tmp_path: Path) -> Non
     (tmp_path / "run.json").write_text("{}")
     with pytest.raises(UsageError, match="exists; choose another --out, or go on with --resume"):
         refuse_taken(tmp_path)
-    with pytest.raises(UsageError, match="another --out$"):
+    with pytest.raises(UsageError, match=r"another --out$"):
         refuse_taken(tmp_path / "run.json", resumes=False)
