@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-__all__ = ["write"]
+__all__ = ["machine", "write"]
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -24,15 +24,19 @@ def write(name: str, options: Mapping[str, Any], rows: Sequence[Mapping[str, Any
     widths = [max(len(line[i]) for line in [columns, *cells]) for i in range(len(columns))]
     for line in [columns, *cells]:
         print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
-    machine = {
+    record = {"options": dict(options), "machine": machine(), "rows": list(rows)}
+    (RESULTS / f"{name}.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+
+
+def machine() -> dict[str, Any]:
+    """The machine and the versions that something is measured with, now."""
+    return {
         "cpu": _cpu(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "load at the end": os.getloadavg()[0],
         "python": platform.python_version(),
         **{package: metadata.version(package) for package in ("torch", "bbox-toolkit")},
     }
-    record = {"options": dict(options), "machine": machine, "rows": list(rows)}
-    (RESULTS / f"{name}.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
 def _cell(value: Any) -> str:
