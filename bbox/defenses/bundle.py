@@ -122,7 +122,9 @@ def load_layers(folder: Path) -> tuple[dict[str, Any], list[tuple[str, Defense]]
         for entry in content["layers"]:
             defense = make_defense(entry["name"], entry["options"])
             if "weights" in entry:
-                weights = safetensors.torch.load_file(folder / Path(entry["weights"]).name)
+                stored = safetensors.torch.load_file(folder / Path(entry["weights"]).name)
+                # Copies: tensors in a file lie at any address, and torch rounds differently where they are not aligned.
+                weights = {name: tensor.clone() for name, tensor in stored.items()}
                 defense.restore(entry["structure"], weights)
             layers.append((str(entry["name"]), defense))
         black_box: dict[str, Any] = content["target"]
