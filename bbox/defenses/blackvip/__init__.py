@@ -16,7 +16,7 @@ from torch import Tensor
 
 from bbox.defenses.base import TrainedDefense, Wrapped
 from bbox.defenses.blackvip import encoders
-from bbox.defenses.blackvip.compare import METHODS, Comparison
+from bbox.defenses.blackvip.compare import METHODS, Comparison, check_methods
 from bbox.defenses.blackvip.decoder import Backend, Norm
 from bbox.defenses.blackvip.fit import LEAST, fit_prompt
 from bbox.defenses.blackvip.prompt import Prompt
@@ -179,6 +179,7 @@ class BlackVIP(TrainedDefense):
         """
         if labels is None:
             raise UsageError("blackvip learns from labelled images, and the data has no labels")
+        check_methods(self, oracle.target)
         books = Books(oracle, {}, journal, max_calls=self.max_calls or None)
         self.prompt, figures = fit_prompt(self, books, images, labels, budget, seed, report or (lambda *_: None))
         return figures

@@ -19,13 +19,14 @@ from bbox.defenses.blackvip.prompters import Prompter, Reprogram, UniversalPromp
 from bbox.defenses.books import Books, Journal
 from bbox.errors import UsageError
 from bbox.oracle import Answers, Oracle
+from bbox.targets.base import Target
 from bbox.targets.torch_module import TorchTarget
 from bbox.zo import SPSA, Adam, Gains
 
 if TYPE_CHECKING:
     from bbox.defenses.blackvip import BlackVIP
 
-__all__ = ["METHODS", "Comparison", "mcnemar"]
+__all__ = ["METHODS", "Comparison", "check_methods", "mcnemar"]
 
 METHODS = ("output", "local", "vp", "bar", "white-box", "vp-white-box")
 _NAMES = {
@@ -45,6 +46,19 @@ _ALPHA = 0.05
 _VP_STEP = 0.005
 _BAR_STEP, _BAR_WIDTH = 1.0, 0.1
 _WHITE_STEPS, _WHITE_RATE = 300, 0.01
+
+
+def check_methods(options: BlackVIP, target: Target) -> None:
+    """Refuse baselines that the target or the mapping does not allow, before anything is paid.
+
+    Raises:
+        UsageError: a white box of what is no torch module, or behind a label mapping.
+    """
+    white = [method for method in options.methods() if method in _WHITE]
+    if white and not isinstance(target, TorchTarget):
+        raise UsageError(f"the baseline {white[0]} needs the model itself; {target.name} is no torch module")
+    if white and options.mapping != "identity":
+        raise UsageError(f"the baseline {white[0]} knows no label mapping; leave it out")
 
 
 class Comparison:
@@ -150,8 +164,6 @@ class Comparison:
         if not isinstance(target, TorchTarget):
             raise UsageError(f"the baseline {method} needs the model itself; {target.name} is no torch module")
         prompter: Prompter = prompt.coordinator if method == "white-box" else UniversalPrompt(_shape(self.test))
-        if prompt.mapping is not None:
-            raise UsageError(f"the baseline {method} knows no label mapping; leave it out")
         images, labels = self.split.images, self.split.labels
         context = prompter.context(images)
         weights, adam = prompter.start(self.seed).to(images.device), Adam()

@@ -284,5 +284,15 @@ def test_a_black_box_has_no_white_one(method: str) -> None:
         _compare(fitted(), Meter(), baselines=method)
 
 
+@pytest.mark.parametrize(("options", "text"), [({}, "no torch module"), ({"mapping": "frequency"}, "label mapping")])
+def test_a_white_box_that_cannot_be_is_refused_before_anything_is_paid(options: dict[str, str], text: str) -> None:
+    meter = Meter()
+    target = TorchTarget(_Leaning(), name="leaning", device="cpu") if options else meter
+    oracle = Oracle(target)
+    with pytest.raises(UsageError, match=text):
+        BlackVIP(baselines="vp,white-box", **options).fit(oracle, *TEST, budget=2000)  # type: ignore[arg-type]
+    assert not oracle.books and meter.rows == 0
+
+
 def test_all_methods_can_be_named() -> None:
     assert BlackVIP(baselines=",".join(METHODS)).methods() == METHODS
