@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from bbox.defenses.blackvip.decoder import Statistics
-from bbox.defenses.blackvip.gains import WIDTHS, probe_gains
+from bbox.defenses.blackvip.gains import DIRECTIONS, WIDTHS, probe_gains
 from bbox.defenses.blackvip.objective import Objective
 from bbox.defenses.blackvip.prompters import Prompter
 from bbox.defenses.blackvip.train import Course, Evaluator, Fused, Labelled, Schedule, batch_sizes, train
@@ -21,7 +21,6 @@ __all__ = ["CHECKPOINTS", "Adapted", "Plan", "Report", "adapt", "prompted"]
 
 CHECKPOINTS = 4
 PROBE_IMAGES = 16
-_PROBE_DIRECTIONS = 8
 
 Report = Callable[[str, int, int], None]
 
@@ -52,7 +51,7 @@ class Plan:
         known = train + held
         widths = 1 if schedule.gains.c else len(WIDTHS)
         needed = not schedule.gains.c or (schedule.clip and schedule.optimizer != "cma-es")
-        probe = 2 * _PROBE_DIRECTIONS * widths * min(PROBE_IMAGES, train) if needed else 0
+        probe = 2 * DIRECTIONS * widths * min(PROBE_IMAGES, train) if needed else 0
         select = CHECKPOINTS * held
         fit = budget - known - probe - select - (train * (CHECKPOINTS - 1) if remap else 0)
         if fit < schedule.spsa.evaluations:
@@ -119,7 +118,6 @@ def adapt(
             start,
             seed=seed,
             c=schedule.gains.c,
-            directions=_PROBE_DIRECTIONS,
         )
         scale = probed.scale if schedule.clip else 1.0
         schedule = replace(schedule, scale=scale, gains=replace(schedule.gains, c=probed.c))

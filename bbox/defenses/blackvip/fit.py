@@ -187,8 +187,8 @@ def fit_prompt(
     split = Split(images.to(device), labels, options.selection, seed)
     encoder = encoders.make_encoder(options.encoder, split.images[split.held_count :], device=device)
     shape = (images.shape[1], images.shape[2], images.shape[3])
-    # As published the coordinator takes features as they come.
     features = encoder(split.images)
+    # As published the coordinator takes features as they come.
     statistics = {} if options.norm == "batch" else standardise(features[split.held_count :])
     coordinator = options.make_coordinator(encoder, shape, **statistics)
     found, _ = adapt_prompter(

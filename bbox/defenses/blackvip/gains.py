@@ -11,10 +11,10 @@ from torch import Tensor
 
 from bbox.zo import SPSA
 
-__all__ = ["WIDTHS", "Probed", "probe_gains"]
+__all__ = ["DIRECTIONS", "WIDTHS", "Probed", "probe_gains"]
 
 WIDTHS = (0.01, 0.03, 0.1)  # perturbations that are tried, in units of a parameter
-_DIRECTIONS = 8
+DIRECTIONS = 8
 _AGREE = 0.7  # correlation from which the differences at two widths measure the same slope
 
 
@@ -35,7 +35,7 @@ class Probed:
 
 
 def probe_gains(
-    values: Callable[[Tensor], Tensor], weights: Tensor, *, seed: int, c: float = 0.0, directions: int = _DIRECTIONS
+    values: Callable[[Tensor], Tensor], weights: Tensor, *, seed: int, c: float = 0.0, directions: int = DIRECTIONS
 ) -> Probed:
     """Find the smallest width at which differences measure slopes and not the rounding of the answers.
 
