@@ -9,6 +9,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from bbox.batch import Batch
+from bbox.code.program import Program, Programs
 from bbox.oracle import Oracle
 
 __all__ = ["calibrate", "choose_threads", "usable_cores"]
@@ -31,14 +33,14 @@ def usable_cores() -> int:
     return cores
 
 
-def calibrate(oracle: Oracle, example: Tensor, *, seconds: float = 1.5) -> int:
+def calibrate(oracle: Oracle, example: Tensor | Program, *, seconds: float = 1.5) -> int:
     """Set ``oracle.max_batch`` to the smallest batch that is near the best forward rate.
 
     Queries: the rows that were tried, on the ``probe`` ledger. It stops where the next size would not fit in
     ``seconds``, or is too large for the device's memory.
 
     Shapes:
-        example: (*shape), a row of the data.
+        example: (*shape), a row of the data, or a program.
     """
     if not oracle.target.in_process:
         oracle.max_batch = _REMOTE
@@ -61,7 +63,7 @@ def calibrate(oracle: Oracle, example: Tensor, *, seconds: float = 1.5) -> int:
     return oracle.max_batch
 
 
-def choose_threads(oracle: Oracle, example: Tensor) -> int:
+def choose_threads(oracle: Oracle, example: Tensor | Program) -> int:
     """Set torch's threads to all usable cores (at most 8) if that is clearly faster than one thread, else to one.
 
     On small forwards and on a busy machine threads mostly wait for each other: measured on two contended cores, a
@@ -82,9 +84,13 @@ def choose_threads(oracle: Oracle, example: Tensor) -> int:
     return torch.get_num_threads()
 
 
-def _rate(oracle: Oracle, example: Tensor, size: int) -> float:
+def _rate(oracle: Oracle, example: Tensor | Program, size: int) -> float:
     """Rows a second at this batch size: the better of two forwards (the first one may warm something up)."""
-    rows = example.to(oracle.device).expand(size, *example.shape).contiguous()
+    rows: Batch
+    if isinstance(example, Program):
+        rows = Programs([example] * size)
+    else:
+        rows = example.to(oracle.device).expand(size, *example.shape).contiguous()
     best = 0.0
     for _ in range(2):
         start = time.perf_counter()

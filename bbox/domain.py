@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, Protocol, get_args
 
 import torch
 from torch import Tensor
 
-__all__ = ["NORMS", "ROUNDING", "Box", "Norm", "l2", "row_sum"]
+__all__ = ["NORMS", "ROUNDING", "Box", "Domain", "Norm", "l2", "row_sum"]
 
-Norm = Literal["l2", "linf"]
+Norm = Literal["l2", "linf", "names"]  # names: identifiers that have another name (``bbox.code.domain``)
 NORMS: tuple[Norm, ...] = get_args(Norm)
 
 # Pixels are float32 in [0, 1], so a difference of two is known to 6e-8. Without this allowance an image at 8-bit
@@ -18,6 +18,19 @@ NORMS: tuple[Norm, ...] = get_args(Norm)
 ROUNDING = 1e-7
 
 _WHOLE = 1 << 14  # torch may split a lone sum of twice this length over its threads
+
+
+class Domain(Protocol):
+    """What the books need to know of a domain."""
+
+    def fault(self, rows: Any) -> str | None:
+        """What is wrong with these rows, ``None`` if nothing is."""
+
+    def distance(self, originals: Any, rows: Any) -> Tensor:
+        """Distances (m,) float64, inf for a row that is no valid result."""
+
+    def rough_distance(self, originals: Any, rows: Any) -> Tensor:
+        """Distances (m,) for screening, at most 1e-4 above the exact ones; may overwrite ``rows``."""
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from bbox.batch import Batch, join, pick
+from bbox.code.program import Programs
 from bbox.errors import InternalError, TargetError
 from bbox.oracle import UNKNOWN, Answers, Oracle, StopReason
 from bbox.problem import Answer, Ask, Job, Journal, Pool, Problem, make_jobs
@@ -120,16 +122,17 @@ class _Lane:
         self.job.accounts.close("budget" if self.starved else reason)
         self.finished = True
 
-    def rows(self, index: Tensor, oracle: Oracle) -> Tensor:
+    def rows(self, index: Tensor, oracle: Oracle) -> Batch:
         """Make these rows of the ask, as the target will see them."""
         if self.ask is None:
             raise InternalError("no ask is under way")
         source, again = self.ask.rows, None
         if self.tally is not None:  # copies lie side by side: make a row once
             index, again = torch.unique_consecutive(index // self.tally.votes, return_inverse=True)
-        rows = oracle.admissible(source[index.to(source.device)] if isinstance(source, Tensor) else source(index))
+        rows = pick(source, index) if isinstance(source, Tensor | Programs) else source(index)
+        rows = oracle.admissible(rows)
         self.job.accounts.check(rows)
-        return rows if again is None else rows[again.to(rows.device)]
+        return rows if again is None else pick(rows, again)
 
     def _old(self) -> Tensor:
         """Which pending rows the journal has answers to: (pending,) bool."""
@@ -152,18 +155,21 @@ class _Lane:
         self.in_flight += len(index)
         return index
 
-    def book(self, index: Tensor, rows: Tensor, labels: Tensor, scores: Tensor | None) -> None:
+    def book(self, index: Tensor, rows: Batch, labels: Tensor, scores: Tensor | None) -> None:
         """Book the answers to these rows of the ask."""
         owner, number = self.owner[index], self.number[index]
         if self.tally is not None:  # a row is booked by its vote, when its last copy is in
             self.job.accounts.failed[owner[labels == UNKNOWN]] = True
             self.tally.add(index, labels, scores if self.scores_wanted else None)
             last = self.tally.last(index)
-            rows, owner, number = rows[last.to(rows.device)], owner[last], number[last]
+            rows, owner, number = pick(rows, last.nonzero()[:, 0]), owner[last], number[last]
             index = index[last] // self.tally.votes
             labels, scores = self.tally.result(index, owner, self.job.accounts.goal)
         self.answered[index] = True
-        self.adversarial[index] = self.job.accounts.record(rows, owner, number, labels)
+        if self.ask is not None and self.ask.probe:
+            self.job.accounts.failed[owner[labels == UNKNOWN]] = True
+        else:
+            self.adversarial[index] = self.job.accounts.record(rows, owner, number, labels)
         self.labels[index] = labels
         if self.scores_wanted and scores is not None:
             if self.scores is None:
@@ -255,7 +261,7 @@ class _Flight:
     """One forward under way, filled with pending rows, those of the lanes that wait for the fewest first."""
 
     def __init__(self, lanes: Sequence[_Lane], oracle: Oracle, journal: Journal | None, worker: Executor) -> None:
-        self.parts: list[tuple[_Lane, Tensor, Tensor]] = []
+        self.parts: list[tuple[_Lane, Tensor, Batch]] = []
         room = oracle.max_batch
         for lane in sorted(lanes, key=lambda lane: len(lane.pending)):
             if room > 0 and len(lane.pending):
@@ -263,7 +269,7 @@ class _Flight:
                 self.parts.append((lane, index, lane.rows(index, oracle)))
                 room -= len(index)
         rows = [part for _, _, part in self.parts]
-        joined = rows[0] if len(rows) == 1 else torch.cat(rows)
+        joined = join(rows)
         examples = torch.cat([lane.job.examples[lane.owner[index]] for lane, index, _ in self.parts])
         numbers = torch.cat([lane.number[index] for lane, index, _ in self.parts])
         scores_wanted = any(lane.scores_wanted for lane, _, _ in self.parts)

@@ -9,14 +9,16 @@ from __future__ import annotations
 import threading
 from collections import defaultdict
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bbox.domain import ROUNDING, Box
+from bbox.batch import Batch, pick, put
+from bbox.code.program import Programs
+from bbox.domain import ROUNDING, Domain
 from bbox.errors import BudgetError, InternalError, TargetError
 from bbox.goal import Goal
 from bbox.targets.base import REFUSED, Target
@@ -29,12 +31,15 @@ StopReason = Literal[
     "converged",
     "success",
     "start_not_found",
+    "no_identifiers",
     "already_wrong",
     "refused",
     "target_error",
     "interrupted",
     "time_limit",
 ]
+
+_B = TypeVar("_B", bound=Batch)
 
 UNKNOWN = -1  # the label of a row that the target answered with something that is no answer (NaN, out of range)
 
@@ -107,22 +112,24 @@ class Oracle:
     def device(self) -> torch.device:
         return self.target.device
 
-    def admissible(self, rows: Tensor) -> Tensor:
+    def admissible(self, rows: _B) -> _B:
         """The rows as the target will see them: float32 on its device, on the 8-bit grid if that was asked for."""
-        rows = rows.to(self.device, torch.float32)
+        if isinstance(rows, Programs):
+            return rows
+        moved = rows.to(self.device, torch.float32)
         if self.quantize == "8bit":
-            rows = torch.round(rows * 255.0) / 255.0
-        return rows
+            moved = torch.round(moved * 255.0) / 255.0
+        return cast("_B", moved)
 
     def left(self) -> int | None:
         """Rows that the run-wide limit still allows, ``None`` without one."""
         return None if self.limit is None else self.limit - self.paid - self.books["attack"].queries
 
-    def ask(self, rows: Tensor, purpose: Purpose = "attack") -> Answers:
+    def ask(self, rows: Batch, purpose: Purpose = "attack") -> Answers:
         """Deliver rows in forwards of at most ``max_batch``, and count them under ``purpose``.
 
         Shapes:
-            rows: (m, *shape) in the target's range.
+            rows: (m, *shape) in the target's range, or m programs.
         """
         left = self.left()
         if purpose == "attack" and left is not None and len(rows) > left:
@@ -147,7 +154,7 @@ class Oracle:
         scores = None if parts[0].scores is None else torch.cat([p.scores for p in parts if p.scores is not None])
         return Answers(torch.cat([p.labels for p in parts]), scores)
 
-    def _deliver(self, rows: Tensor, purpose: Purpose) -> Answers:
+    def _deliver(self, rows: Batch, purpose: Purpose) -> Answers:
         try:
             # A target that remembers what it was asked must see the attack's traffic alone.
             target = self.target if purpose == "attack" else self.target.fresh()
@@ -206,12 +213,13 @@ class Accounts:
     Everything here is counted on the CPU; only ``best`` lies on the target's device.
 
     Shapes:
-        originals: (n, *shape); spent, limit: (n,) int64; best: (n, *shape); distance: (n,) float64, inf before the
-        first adversarial row.
+        originals: (n, *shape), or n programs; spent, limit: (n,) int64; best: like originals; distance: (n,) float64,
+        inf before the first adversarial row that is a valid result; first: (n,) int64, the query of the first
+        adversarial row, valid or not, 0 before it; repeats: (n,) int64, rows that the attack knew the answer to.
     """
 
     def __init__(
-        self, originals: Tensor, goal: Goal, domain: Box, budget: int, *, stop_at: float | None = None
+        self, originals: Batch, goal: Goal, domain: Domain, budget: int, *, stop_at: float | None = None
     ) -> None:
         n = len(originals)
         self.originals = originals
@@ -220,7 +228,9 @@ class Accounts:
         self.stop_at = stop_at
         self.limit = torch.full((n,), budget, dtype=torch.int64)
         self.spent = torch.zeros(n, dtype=torch.int64)
-        self.best = originals.clone()
+        self.best: Batch = originals.clone()
+        self.first = torch.zeros(n, dtype=torch.int64)
+        self.repeats = torch.zeros(n, dtype=torch.int64)
         self.best_label = torch.full((n,), UNKNOWN, dtype=torch.int64)
         self.distance = torch.full((n,), torch.inf, dtype=torch.float64)
         self.failed = torch.zeros(n, dtype=torch.bool)
@@ -257,7 +267,7 @@ class Accounts:
         spent += np.bincount(owners[fits], minlength=len(spent))
         return torch.from_numpy(fits), torch.from_numpy(number)
 
-    def record(self, rows: Tensor, owner: Tensor, number: Tensor, labels: Tensor) -> Tensor:
+    def record(self, rows: Batch, owner: Tensor, number: Tensor, labels: Tensor) -> Tensor:
         """Book answered rows; keep the closest adversarial row of each example and extend the traces.
 
         Shapes:
@@ -270,6 +280,9 @@ class Accounts:
         hit = adversarial.numpy().nonzero()[0]
         if len(hit) == 0:
             return adversarial
+        first = self.first.numpy()
+        new = hit[first[owners[hit]] == 0][::-1]  # backwards: the earliest row of each owner is the last to write
+        first[owners[new]] = number.numpy()[new]
         # Screen in float32, which is cheap, then measure the few rows that may be the closest in float64.
         rough = self.domain.rough_distance(_at(self.originals, owners[hit]), _at(rows, hit)).cpu().numpy()
         hit = hit[rough <= best[owners[hit]] * (1 + 1e-4)]
@@ -281,7 +294,7 @@ class Accounts:
             hit, distance = hit[better], distance[better]
             last = _last_of_each(owners[hit])
             mine = owners[hit[last]]
-            self.best.index_copy_(0, torch.from_numpy(mine).to(rows.device), _at(rows, hit[last]))
+            put(self.best, torch.from_numpy(mine), _at(rows, hit[last]))
             self.best_label.numpy()[mine] = labels.numpy()[hit[last]]
             best[mine] = distance[last]
             self._trace.append((owners[hit], number.numpy()[hit], distance))
@@ -290,6 +303,10 @@ class Accounts:
     def hand_back(self, owner: Tensor) -> None:
         """Free the budget of rows that were admitted and never delivered. Shapes: owner (k,) int64."""
         self.spent -= torch.bincount(owner, minlength=len(self))
+
+    def repeat(self, owner: Tensor) -> None:
+        """Count rows that were answered from an attack's memory: not asked, not spent. Shapes: owner (k,) int64."""
+        self.repeats += torch.bincount(owner, minlength=len(self))
 
     def settle(self) -> None:
         """Stop the examples that are done: goal reached, target broken. Called when an ask is complete."""
@@ -300,7 +317,8 @@ class Accounts:
 
     def finish(self, within: float) -> None:
         """Stop with ``success`` the examples whose closest adversarial row lies within this distance."""
-        for i in (self.distance <= within + ROUNDING).nonzero()[:, 0].tolist():
+        near = (self.distance <= within + ROUNDING) & torch.isfinite(self.distance)
+        for i in near.nonzero()[:, 0].tolist():
             self.stop(i, "success")
 
     def stop(self, example: int, reason: StopReason) -> None:
@@ -322,15 +340,15 @@ class Accounts:
         owner, number, distance = (np.concatenate(parts) for parts in zip(empty, *self._trace, strict=True))
         return [(number[owner == i], distance[owner == i]) for i in range(len(self))]
 
-    def check(self, rows: Tensor) -> None:
+    def check(self, rows: Batch) -> None:
         """Refuse rows outside the domain: a defect of the attack, never passed on to the target."""
         fault = self.domain.fault(rows)
         if fault is not None:
             raise InternalError(f"the attack asked a row outside its domain: {fault}")
 
 
-def _at(rows: Tensor, index: NDArray[np.int64]) -> Tensor:
-    return torch.index_select(rows, 0, torch.from_numpy(index).to(rows.device))
+def _at(rows: _B, index: NDArray[np.int64]) -> _B:
+    return pick(rows, torch.from_numpy(index))
 
 
 def _rank(owner: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, cast
 
 import torch
 from torch import Tensor
 
-from bbox.domain import Box
+from bbox.batch import Batch, pick
+from bbox.code.program import Programs
+from bbox.domain import Box, Domain
+from bbox.errors import InternalError
 from bbox.goal import Goal
-from bbox.oracle import Accounts
+from bbox.oracle import Accounts, StopReason
 
 __all__ = ["Answer", "Ask", "Job", "Journal", "Pool", "Problem", "Rows", "make_jobs"]
 
-Rows: TypeAlias = Tensor | Callable[[Tensor], Tensor]
+Rows: TypeAlias = Batch | Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -23,20 +26,22 @@ class Ask:
     """Rows that an attack wants answered.
 
     Shapes:
-        rows: (m, *shape) on the target's device, or a function that makes the rows with given numbers, (k,) int64 ->
-            (k, *shape), so that many rows need not exist at once.
+        rows: (m, *shape) on the target's device, or m programs, or a function that makes the rows with given numbers,
+            (k,) int64 -> (k, *shape), so that many rows need not exist at once.
         owner: (m,) int64 on the CPU, the example that each row belongs to.
 
     Attributes:
         votes: how often each row is asked; each time is a query. What comes back and what is booked is the vote
             (``bbox.votes.vote``), never a single copy: one lucky answer of a noisy target is no adversarial example.
         majority: the share of a row's votes that must be for the goal, and more, for the goal to be met.
+        probe: the rows only measure (a masked program): never adversarial, never a result.
     """
 
     rows: Rows
     owner: Tensor
     votes: int = 1
     majority: float = 0.5
+    probe: bool = False
 
 
 @dataclass(frozen=True)
@@ -58,9 +63,12 @@ class Answer:
 
 @dataclass(frozen=True)
 class Pool:
-    """Labelled images from which start points may be taken. Shapes: inputs (p, *shape), labels (p,) int64."""
+    """The data's labelled inputs: images to start from, programs to take names from.
 
-    inputs: Tensor
+    Shapes: inputs (p, *shape) or p programs, labels (p,) int64.
+    """
+
+    inputs: Any
     labels: Tensor
 
 
@@ -70,9 +78,11 @@ class Problem:
 
     ``remaining()`` says how many queries each may still ask, (n,) int64 on the CPU. ``finish(within)`` stops those
     with success whose closest adversarial row so far lies within this distance: for attacks at a fixed epsilon.
+    ``stop(example, reason)`` ends one example's search, with a reason that the attack knows better than the books.
+    ``repeat(owner)`` notes rows, (m,) int64, that the attack answered from its own memory instead of asking again.
 
     Shapes:
-        originals: (n, *shape) float32 on the target's device.
+        originals: (n, *shape) float32 on the target's device, in ``domain``; for an attack on code see ``programs``.
         keys: (n,) int64, each example's source of randomness (``bbox.zo.fold``), from (seed, index) alone.
         starts: (n, *shape) or ``None``, a start point of the user's for each example.
     """
@@ -86,6 +96,16 @@ class Problem:
     pool: Pool | None = None
     remaining: Callable[[], Tensor] = field(default=lambda: torch.empty(0), repr=False)
     finish: Callable[[float], None] = field(default=lambda within: None, repr=False)
+    repeat: Callable[[Tensor], None] = field(default=lambda owner: None, repr=False)
+    stop: Callable[[int, StopReason], None] = field(default=lambda example, reason: None, repr=False)
+
+    @property
+    def programs(self) -> Programs:
+        """The originals of an attack on code."""
+        originals: Any = self.originals
+        if not isinstance(originals, Programs):
+            raise InternalError("this attack takes programs, and was given images")
+        return originals
 
     def __len__(self) -> int:
         return len(self.originals)
@@ -115,7 +135,7 @@ class Job:
 
 
 def make_jobs(
-    originals: Tensor,
+    originals: Batch,
     goal: Goal,
     keys: Tensor,
     budget: int,
@@ -124,29 +144,34 @@ def make_jobs(
     examples: Tensor | None = None,
     starts: Tensor | None = None,
     pool: Pool | None = None,
-    domain: Box | None = None,
+    domain: Domain | None = None,
     group: int = 8,
     stop_at: float | None = None,
 ) -> Iterator[Job]:
     """Split n examples into groups that the engine runs side by side; each is moved to the device when its turn comes.
 
     Shapes:
-        originals, starts: (n, *shape) float32; keys: (n,) int64 (``bbox.zo.root_keys``); examples: (n,) int64.
+        originals: (n, *shape) float32, or n programs; starts: (n, *shape) float32; keys: (n,) int64
+            (``bbox.zo.root_keys``); examples: (n,) int64.
     """
     domain = domain or Box()
     examples = torch.arange(len(originals)) if examples is None else examples
     for rows in torch.split(torch.arange(len(originals)), group):
-        inputs = originals[rows].to(device)
+        inputs = pick(originals, rows)
+        if isinstance(inputs, Tensor):
+            inputs = inputs.to(device)
         accounts = Accounts(inputs, goal.take(rows), domain, budget, stop_at=stop_at)
         problem = Problem(
-            originals=inputs,
+            originals=cast("Tensor", inputs),
             goal=accounts.goal,
-            domain=domain,
+            domain=cast("Box", domain),
             keys=keys[rows].to(device),
             budget=budget,
             starts=None if starts is None else starts[rows].to(device),
             pool=pool,
             remaining=accounts.remaining,
             finish=accounts.finish,
+            repeat=accounts.repeat,
+            stop=accounts.stop,
         )
         yield Job(problem, accounts, examples[rows])

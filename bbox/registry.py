@@ -1,7 +1,8 @@
 """A lazy registry: names known without an import, things imported when asked for, plug-ins merged in.
 
-A plug-in is an entry point of another distribution in the group ``bbox.attacks``, ``bbox.defenses`` or
-``bbox.targets``. One that is broken never stops bbox: it costs an error only where it is itself asked for.
+A plug-in is an entry point of another distribution in the group ``bbox.attacks``, ``bbox.defenses``,
+``bbox.targets`` or ``bbox.substitutes``. One that is broken never stops bbox: it costs an error only where it is
+itself asked for.
 """
 
 from __future__ import annotations

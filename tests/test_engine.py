@@ -13,13 +13,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bbox.attacks import ATTACKS, Answer, Ask, Attack, Problem, Run, Square, make_attack
+from bbox.attacks import Answer, Ask, Attack, Problem, Run, Square, make_attack
 from bbox.engine import drive, make_jobs
 from bbox.errors import InternalError, TargetError
 from bbox.goal import Goal
 from bbox.oracle import Oracle
 from bbox.zo import fold, root_keys, uniform
 from tests.toys import (
+    IMAGE_ATTACKS,
     Constant,
     Examples,
     NaNAfter,
@@ -236,7 +237,7 @@ def test_the_seed_matters_and_only_with_the_index() -> None:
 # --- (d) reported = metered --------------------------------------------------------------------------------------
 
 _EVERY = [
-    *ATTACKS.names(),
+    *IMAGE_ATTACKS,
     HSJ,
     "foolbox:BoundaryAttack",
     "foolbox:LinearSearchBlendedUniformNoiseAttack",

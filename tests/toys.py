@@ -16,7 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bbox.attacks import Attack, make_attack
+from bbox.attacks import ATTACKS, Attack, make_attack
+from bbox.attacks.options import takes
 from bbox.defenses.randomness import RowKeys
 from bbox.domain import Box
 from bbox.engine import Job, Pool, drive, make_jobs
@@ -27,6 +28,7 @@ from bbox.targets.base import REFUSED
 from bbox.zo import gaussian, root_keys
 
 CLASSES = 4
+IMAGE_ATTACKS = tuple(name for name in ATTACKS.names() if takes(name) == "images")
 
 
 class Toy(Target):

@@ -39,6 +39,11 @@ ATTACKS = Registry(
     {
         "cgba": Entry("bbox.attacks.cgba:CGBA", "decision-based l2, semicircular boundary search (ICCV 2023)"),
         "cgba-h": Entry("bbox.attacks.cgba:CGBAH", "CGBA for curved boundaries, for targeted attacks (ICCV 2023)"),
+        "alert": Entry(
+            "bbox.attacks.alert:Alert",
+            "score-based, renames identifiers of programs (ICSE 2022)",
+            needs="bbox-toolkit[code]",
+        ),
         "square": Entry("bbox.attacks.square:Square", "score-based linf and l2, random squares (ECCV 2020)"),
     },
 )

@@ -14,7 +14,9 @@ import torch
 from torch import Tensor
 
 from bbox.attacks.base import Answer, Ask, Attack, Problem, Run
+from bbox.batch import images
 from bbox.errors import UsageError
+from bbox.problem import Pool
 from bbox.targets.base import REFUSED
 from bbox.zo import fold, gaussian, rademacher
 
@@ -39,11 +41,14 @@ class Wrapper(Attack):
     inner: Attack
 
     def __post_init__(self) -> None:
-        for name in ("access", "norms"):
+        for name in ("takes", "access", "norms"):
             object.__setattr__(self, name, getattr(self.inner, name))
 
     def radius(self, problem: Problem) -> float | None:
         return self.inner.radius(problem)
+
+    def ready(self, pool: Pool | None, device: torch.device) -> None:
+        self.inner.ready(pool, device)
 
 
 @dataclass(frozen=True)
@@ -124,6 +129,8 @@ class Resample(Wrapper):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.takes != "images":
+            raise UsageError("resample moves a refused image a little, and programs cannot be moved so; leave it out")
         if self.tries < 1:
             raise UsageError(f"tries is {self.tries}, expected at least 1")
         if not 0 < self.first <= self.largest:
@@ -207,7 +214,7 @@ class _Resampler:
 
         def make(index: Tensor) -> Tensor:
             chosen = part[index]
-            rows = source[chosen.to(source.device)] if isinstance(source, Tensor) else source(chosen)
+            rows = source(chosen) if callable(source) else images(source)[chosen.to(device)]
             much = size[index]
             if not bool(much.any()):
                 return rows

@@ -6,7 +6,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Generator
 from typing import ClassVar, Literal, TypeAlias
 
-from bbox.problem import Answer, Ask, Problem, Rows
+import torch
+
+from bbox.problem import Answer, Ask, Pool, Problem, Rows
+from bbox.targets.base import Takes
 
 __all__ = ["Answer", "Ask", "Attack", "Problem", "Rows", "Run"]
 
@@ -19,10 +22,12 @@ class Attack(ABC):
     Subclasses are dataclasses whose fields are the attack's options; the command line reads them from there.
 
     Attributes:
+        takes: what it attacks: images, or code.
         access: what the attack needs to see: ``"label"`` (top-1), ``"scores"``, or ``"none"``.
         norms: the distances it can minimise.
     """
 
+    takes: ClassVar[Takes] = "images"
     access: ClassVar[Literal["none", "label", "scores"]] = "label"
     norms: ClassVar[tuple[str, ...]] = ("l2",)
     summary: ClassVar[str] = ""
@@ -31,6 +36,10 @@ class Attack(ABC):
         """The distance from the originals within which every row must lie; ``None`` for an attack that minimises it."""
         del problem
         return None
+
+    def ready(self, pool: Pool | None, device: torch.device) -> None:
+        """Load what the attack needs beside the target: once, before anything is asked, so that an error is free."""
+        del pool, device
 
     @abstractmethod
     def run(self, problem: Problem) -> Run:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from bbox.attacks.base import Attack
+from bbox.batch import images
 from bbox.engine import drive, make_jobs
 from bbox.errors import UsageError
 from bbox.goal import Goal
@@ -83,7 +84,7 @@ def as_foolbox(
             best = originals.clone()
             self.queries = torch.zeros(len(originals), dtype=torch.int64)
             for job in drive(self.attack, oracle, jobs):
-                best[job.examples.to(best.device)] = job.accounts.best.to(best.device)
+                best[job.examples.to(best.device)] = images(job.accounts.best).to(best.device)
                 self.queries[job.examples] = job.accounts.spent
             found = best * span + low
             return type(inputs)(found) if hasattr(inputs, "raw") else found

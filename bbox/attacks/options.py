@@ -8,8 +8,9 @@ from typing import Any
 from bbox.attacks.base import Attack
 from bbox.options import build, option_fields, told
 from bbox.registry import check_options
+from bbox.targets.base import Takes
 
-__all__ = ["describe", "make_wrapped"]
+__all__ = ["describe", "make_wrapped", "takes"]
 
 
 def describe(name: str) -> tuple[dict[str, tuple[Any, str]], tuple[str, ...], str]:
@@ -33,6 +34,18 @@ def describe(name: str) -> tuple[dict[str, tuple[Any, str]], tuple[str, ...], st
         return fields, (), f"{name} under the oracle's exact budget."
     cls = attack_class(name)
     return _fields(cls), tuple(getattr(cls, "presets", {})), cls.summary
+
+
+def takes(name: str) -> Takes:
+    """What the attack of this name attacks: images, or code.
+
+    Raises:
+        UsageError: the name is unknown.
+    """
+    from bbox.attacks import attack_class, split_wrapper
+
+    inner = split_wrapper(name)[1]
+    return "images" if inner.startswith("foolbox:") else attack_class(inner).takes
 
 
 def _fields(cls: type[Attack]) -> dict[str, tuple[Any, str]]:

@@ -17,7 +17,7 @@ from rich.table import Table
 if TYPE_CHECKING:
     from bbox.results.run import Progress as RunProgress
 
-__all__ = ["Display", "Line", "console", "figures_table", "say"]
+__all__ = ["Display", "Line", "code_lines", "console", "figures_table", "say"]
 
 _PLAIN_SECONDS = 5.0  # between two plain progress lines
 
@@ -106,6 +106,63 @@ def _cell(value: float | None, bounds: Any = None) -> str:
 
 def figures_table(results: dict[str, Any]) -> Table:
     """The table of a run: a row a checkpoint."""
+    return _code_table(results) if "code" in results else _image_table(results)
+
+
+def _code_table(results: dict[str, Any]) -> Table:
+    summary, code = results["summary"], results["code"]
+    title = (
+        f"{results['attack']} on {results['target']}: {summary['attacked']} of {summary['examples']} programs attacked"
+    )
+    table = Table(title=title, title_justify="left", min_width=len(title))
+    for name in ("queries", "valid ASR", "raw ASR", "found", "median names"):
+        table.add_column(name, justify="right")
+    for row in code["checkpoints"]:
+        table.add_row(
+            f"{row['queries']:,}",
+            _percent(row["valid_asr"]),
+            _percent(row["raw_asr"]),
+            str(row["found"]),
+            _number(row["median_names"]),
+        )
+    return table
+
+
+def code_lines(code: dict[str, Any]) -> list[str]:
+    """What a run on code says below its table."""
+    lines = [
+        f"ASR is over the attacked programs, {code['no_identifiers']} without an identifier to rename among them; "
+        "valid: verified, and means the same; raw: fooled the target",
+        f"queries a program: mean {_number(code['queries_mean'])}, median {_number(code['queries_median'])}; to "
+        f"success: mean {_number(code['queries_to_success_mean'])}, median "
+        f"{_number(code['queries_to_success_median'])}; {code['repeats']:,} repeats answered from memory",
+        f"renamed: {_percent(code['identifier_change_rate'])} of identifiers, {_percent(code['token_change_rate'])} of "
+        f"tokens; new names: {_percent(code['names_in_use'])} in use in the data, {_percent(code['same_style'])} in "
+        "the style of the old",
+    ]
+    if code["checks"]:
+        checks = ", ".join(f"{name} {count}" for name, count in code["checks"].items())
+        lines.append(f"checked: {checks} of {code['valid']} valid successes")
+    if code["invalid_files"]:
+        lines.append(f"missing or not equivalent, and no success: {code['invalid_files']} saved programs")
+    if "masked_lm" in code:
+        judged = code["masked_lm"]
+        lines.append(
+            f"pseudo-perplexity by {judged['model']}: new names {_number(judged['new_names'])}, the same places before "
+            f"{_number(judged['old_names'])} (medians)"
+        )
+    return lines
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.1f}%"
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:,.1f}".removesuffix(".0")
+
+
+def _image_table(results: dict[str, Any]) -> Table:
     summary = results["summary"]
     rows = summary["checkpoints"]
     norm = results["norm"]
@@ -131,8 +188,8 @@ def figures_table(results: dict[str, Any]) -> Table:
             str(row["found"]),
             _cell(row["median_distance"], row["median_distance_interval"]),
             _cell(row["mean_distance"], row["mean_distance_interval"]),
-            *["-" if c["value"] is None else f"{100 * c['value']:.1f}%" for c in row["asr"]],
-            *["-" if c["value"] is None else f"{100 * c['value']:.1f}%" for c in row["robust_accuracy"]],
+            *[_percent(c["value"]) for c in row["asr"]],
+            *[_percent(c["value"]) for c in row["robust_accuracy"]],
         )
     return table
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json as json_module
 import shlex
 import sys
@@ -17,6 +18,9 @@ from bbox.cli.options import pairs
 from bbox.errors import UsageError
 
 __all__ = ["defend", "print_fit"]
+
+# Defenses of code with a run of their own, and the module of its command.
+_OWN = {"rename-smoothing": "bbox.cli.rename_smoothing", "adversarial-finetune": "bbox.cli.finetune"}
 
 # Not max_batch: answers are on record forward by forward.
 _RESUME_MAY_CHANGE = {"resume", "json", "quiet", "threads", "device", "trust"}
@@ -67,9 +71,12 @@ class _Defenses(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         from bbox.defenses import DEFENSES
 
-        return list(DEFENSES.names())
+        return [*DEFENSES.names(), *(name for name in _OWN if name not in DEFENSES.names())]
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command:
+        if name in _OWN:
+            own: click.Command = importlib.import_module(_OWN[name]).command
+            return own
         if _is_fitted(name):
             return _command(name)
         from bbox.cli.matrix import matrix_command
@@ -77,13 +84,21 @@ class _Defenses(click.Group):
         return matrix_command
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        evaluated = any(word == "--evaluate" or word.startswith("--evaluate=") for word in args)
+        if args[0] in _OWN and not evaluated:
+            return args[0], self.get_command(ctx, args[0]), args[1:]
+        if _is_fitted(args[0]):
+            return args[0], _command(args[0]), args[1:]
+        from bbox.cli.matrix import matrix_command
+
         # The matrix takes the list itself as its first argument.
-        return args[0], self.get_command(ctx, args[0]), args[1:] if _is_fitted(args[0]) else args
+        return args[0], matrix_command, args
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         from bbox.defenses import DEFENSES
 
         rows = [(name, DEFENSES.entry(name).summary) for name in DEFENSES.names()]
+        rows.append(("adversarial-finetune", "code: train a classifier on adversarial examples of its training set"))
         with formatter.section("Defenses"):
             formatter.write_dl(rows)
 
@@ -110,7 +125,11 @@ def defend(ctx: click.Context, resume: Path | None, json: bool) -> None:
         raise UsageError("name a defense, for example: bbox defend zo-ae-ds")
     from bbox.results.plain_folder import kind_of
 
-    if kind_of(resume) == "matrix":
+    kind = kind_of(resume)
+    if kind in _OWN:
+        importlib.import_module(_OWN[kind]).resume(resume, {"json": json, "quiet": False})
+        return
+    if kind == "matrix":
         from bbox.cli.matrix import matrix_command
 
         arguments = ["--resume", str(resume), *(["--json"] if json else [])]

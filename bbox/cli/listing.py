@@ -55,6 +55,8 @@ def _rows() -> list[dict[str, str]]:
         add("attacks", f"{name}:ATTACK", f"any attack, {WRAPPERS.entry(name).summary}", "")
     for name in DEFENSES.names():
         add("defenses", name, DEFENSES.entry(name).summary, DEFENSES.entry(name).needs)
+    told = "code: train a transformers classifier on adversarial examples of its own training set (not black-box)"
+    add("defenses", "adversarial-finetune", told, "bbox-toolkit[code,finetune]")
     for zoo_entry in TARGETS.values():
         add("targets", f"zoo:{zoo_entry.name}", f"{zoo_entry.summary} ({zoo_entry.accuracy})", zoo_entry.needs)
     for name in KINDS.names():
@@ -64,6 +66,7 @@ def _rows() -> list[dict[str, str]]:
         add("data", f"zoo:{zoo_entry.name}", zoo_entry.summary, zoo_entry.needs)
     add("data", "foolbox:NAME", "20 samples each of mnist, fashionMNIST, cifar10, cifar100, imagenet", "")
     add("data", "coop:FILE.json", "a split file of CoOp or Dassl; options split=train, val or test, root=FOLDER", "")
+    add("data", "code:PATH", "programs: .jsonl, .csv, .txt of pairs or of Google Code Jam, a folder, a file", "")
     add("data", "FOLDER", "class subfolders of images, or images with labels.csv (or --labels FILE)", "")
     add("data", "FILE.npz, .npy, .safetensors", "arrays: inputs or images or x, labels or y", "")
     return rows

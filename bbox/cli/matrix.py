@@ -78,7 +78,9 @@ def _save(values: dict[str, Any]) -> None:
         raise UsageError(f"{values['defenses']!r}: without --evaluate one stack is saved; give --evaluate for several")
     layers = parse_stack(entries[0])
     options = pairs("--set", values["target_options"])
-    target = targets.load(values["target"], options=options, trust=values["trust"], device=values["device"])
+    target = targets.load(
+        values["target"] or "zoo:digits", options=options, trust=values["trust"], device=values["device"]
+    )
     wrap_all(target, [defense for _, defense in layers])  # a stack that cannot stand around this target
     out = values["out"] or _default_out("defense")
     refuse_taken(out, resumes=False)

@@ -17,24 +17,27 @@ __all__ = ["config_from", "pairs", "read_indices", "run_options"]
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 _DEFAULT_LIMIT = 64  # examples attacked where nothing is said of data
+_DEMOS = {"images": "zoo:digits", "code": "zoo:python-projects"}  # target and data where none is named
+
+_DEFAULT = "zoo:digits, or zoo:python-projects for code"
 
 _OPTIONS = [
-    click.option("--target", default="zoo:digits", show_default=True, help="What to attack; see bbox list targets."),
+    click.option("--target", help=f"What to attack; see bbox list targets.  [default: {_DEFAULT}]"),
     click.option("--set", "target_options", multiple=True, metavar="KEY=VALUE", help="An option of the target."),
     click.option(
         "--data",
         default=None,
-        help="Images: zoo:NAME, foolbox:NAME, coop:FILE.json, a folder, .npz, .safetensors."
-        f"  [default: zoo:digits, {_DEFAULT_LIMIT} images]",
+        help="Images: zoo:NAME, foolbox:NAME, coop:FILE.json, a folder, .npz, .safetensors. Code: zoo:NAME, a folder, "
+        f".jsonl, .csv, .txt.  [default: {_DEFAULT}, {_DEFAULT_LIMIT} examples]",
     ),
     click.option("--labels", type=click.Path(path_type=Path), help="CSV of file,label for a folder of images."),
     click.option("--image-size", type=int, help="Resize images to this many pixels a side."),
-    click.option("--limit", type=int, help="Attack only the first N images."),
-    click.option("--indices", help="Attack only these images of the data, e.g. 3,7,10-19."),
+    click.option("--limit", type=int, help="Attack only the first N examples."),
+    click.option("--indices", help="Attack only these examples of the data, e.g. 3,7,10-19."),
     click.option("--seed", type=int, default=0, show_default=True, help="Everything random follows from it."),
-    click.option("--budget", type=int, default=1000, show_default=True, help="Queries for each image, a hard limit."),
+    click.option("--budget", type=int, default=1000, show_default=True, help="Queries for each example, a hard limit."),
     click.option("--max-queries", type=int, help="Queries of the whole attack, a hard limit."),
-    click.option("--target-class", help="Targeted attack: a class index, next, or random."),
+    click.option("--target-class", help="Targeted attack: a class index or name, next, or random."),
     click.option("--start-from", help="Start from this image, or from these (one an example): a path or data spec."),
     click.option(
         "--quantize",
@@ -44,7 +47,9 @@ _OPTIONS = [
     click.option("--stop-at", type=float, help="Stop an image with success at this distance."),
     click.option("--epsilon", "epsilons", type=float, multiple=True, help="Distance for ASR and robust accuracy."),
     click.option("--checkpoint", "checkpoints", type=int, multiple=True, help="Report at this number of queries."),
-    click.option("--norm", default="l2", show_default=True, help="What distances are measured in: l2 or linf."),
+    click.option(
+        "--norm", default="l2", show_default=True, help="What distances are measured in: l2 or linf; for code, names."
+    ),
     click.option("--max-batch", type=int, help="Rows a forward.  [default: measured]"),
     click.option("--device", help="cpu, cuda, cuda:1.  [default: CUDA where there is one]"),
     click.option(
@@ -69,13 +74,14 @@ def config_from(attack: str, attack_options: dict[str, Any], values: dict[str, A
     Raises:
         UsageError: an option makes no sense.
     """
+    from bbox.attacks.options import takes
     from bbox.results.records import Config
 
+    demo = _DEMOS[takes(attack)]
     if values["threads"] is not None and values["threads"] < 1:
         raise UsageError(f"threads is {values['threads']}, expected at least 1")
     plain = values["data"] is None and values["limit"] is None and values["indices"] is None
     keep = (
-        "target",
         "image_size",
         "seed",
         "budget",
@@ -91,8 +97,9 @@ def config_from(attack: str, attack_options: dict[str, Any], values: dict[str, A
         **{name: values[name] for name in keep},
         attack=attack,
         attack_options=attack_options,
+        target=values["target"] or demo,
         target_options=pairs("--set", values["target_options"]),
-        data=values["data"] or "zoo:digits",
+        data=values["data"] or demo,
         labels=None if values["labels"] is None else str(values["labels"]),
         limit=_DEFAULT_LIMIT if plain else values["limit"],
         indices=read_indices(values["indices"]),
@@ -141,8 +148,4 @@ def read_indices(text: str | None) -> tuple[int, ...] | None:
 
 
 def _target_class(text: str | None) -> int | str | None:
-    if text is None or text in ("next", "random"):
-        return text
-    if not text.isdigit():
-        raise UsageError(f"--target-class is {text!r}, expected a class index, next or random")
-    return int(text)
+    return int(text) if text is not None and text.isdigit() else text

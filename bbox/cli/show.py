@@ -9,8 +9,8 @@ from typing import Any
 
 import click
 
-from bbox.cli.console import console, figures_table, say
-from bbox.errors import InputError
+from bbox.cli.console import code_lines, console, figures_table, say
+from bbox.errors import InputError, UsageError
 
 __all__ = ["print_run", "show"]
 
@@ -18,18 +18,25 @@ __all__ = ["print_run", "show"]
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--json", is_flag=True, help="Print the results as JSON on stdout.")
-def show(run: Path, json: bool) -> None:
+@click.option("--mlm", help="Code: judge the new names by this masked language model (a folder or a hub id).")
+def show(run: Path, json: bool, mlm: str | None) -> None:
     """Print the table of a run again, finished or not."""
     from bbox.results.plain_folder import kind_of
     from bbox.results.run import figures
     from bbox.results.store import RunFolder
 
     kind = kind_of(run)
+    if mlm is not None and kind in _PRINTERS:
+        raise UsageError(f"--mlm judges the names of an attack on code, and {run} is no attack")
     if kind in _PRINTERS:
         _show_other(run, kind, json)
         return
     with RunFolder.open(run) as folder:
         results = figures(folder)
+        if mlm is not None:
+            from bbox.results.code_names import judge_names
+
+            results["code"]["masked_lm"] = judge_names(folder, mlm)
         if json:
             click.echo(json_module.dumps({"run": str(run), **results}))
         else:
@@ -40,6 +47,8 @@ def show(run: Path, json: bool) -> None:
 _PRINTERS = {
     "defend": ("results.json", "bbox.cli.defend", "print_fit"),
     "certify": ("results.json", "bbox.cli.certify", "print_certificate"),
+    "rename-smoothing": ("results.json", "bbox.cli.rename_smoothing", "print_smoothing"),
+    "adversarial-finetune": ("results.json", "bbox.cli.finetune", "print_finetune"),
     "matrix": ("matrix.json", "bbox.cli.matrix_table", "print_matrix"),
 }
 
@@ -69,6 +78,8 @@ def print_run(folder: Any, results: dict[str, Any]) -> None:
         say(f"{folder.path} has schema {version}, from before there were norms: its distances are l2")
     summary = results["summary"]
     console().print(figures_table(results))
+    for line in code_lines(results["code"]) if "code" in results else ():
+        say(line)
     png = summary["png"]
     if png["written"]:
         median = "-" if png["median_distance"] is None else f"{png['median_distance']:.3f}"

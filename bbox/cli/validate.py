@@ -32,13 +32,14 @@ def validate(attack: str, attack_options: tuple[str, ...], json: bool, **values:
     seconds = time.perf_counter() - began
     target = plan.oracle.target
     shape = "x".join(map(str, plan.data.inputs.shape[1:]))
+    kind = plan.data.kind
     found = {
         "target": config.target,
         "access": target.access,
         "fingerprint": target.fingerprint(),
         "device": str(target.device),
         "data": config.data,
-        "images": len(plan.data),
+        kind: len(plan.data),
         "shape": list(plan.data.inputs.shape[1:]),
         "attack": config.attack,
         "queries_at_most": plan.queries_at_most,
@@ -50,8 +51,9 @@ def validate(attack: str, attack_options: tuple[str, ...], json: bool, **values:
         click.echo(json_module.dumps(found))
         return
     say(f"target  {config.target}: {target.access}, on {target.device}, fingerprint {found['fingerprint']}")
-    say(f"data    {config.data}: {len(plan.data)} images of {shape}")
-    say(f"attack  {config.attack}: budget {config.budget:,} queries an image, sees {_SEES[plan.attack.access]}")
+    say(f"data    {config.data}: {len(plan.data)} {kind}" + (f" of {shape}" if shape else ""))
+    each = "an image" if shape else "a program"
+    say(f"attack  {config.attack}: budget {config.budget:,} queries {each}, sees {_SEES[plan.attack.access]}")
     say(
         f"cost    at most {plan.queries_at_most:,} attack queries, {len(plan.data):,} clean, "
         f"{2 * len(plan.data):,} verification; one row alone took {1000 * seconds:.1f} ms"

@@ -1,23 +1,28 @@
-"""A data set as attacks see it: inputs in [0, 1], labels, and each example's place in its source."""
+"""A data set as attacks see it: inputs, labels, and each example's place in its source."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
 
+from bbox.code.program import Programs
 from bbox.errors import InputError, UsageError
+
+__all__ = ["CodeSet", "Dataset", "Examples"]
 
 
 @dataclass(frozen=True)
-class Dataset:
-    """Labelled images in [0, 1].
+class Examples:
+    """Labelled inputs of any kind.
 
     Shapes:
-        inputs: (n, channels, height, width) float32.
+        inputs: n inputs, indexed by a tensor of rows.
         labels: (n,) int64, or ``None`` where the data carries none.
         indices: (n,) int64, each example's position in its source. An example's randomness depends on the
             seed and on this number alone, so it gives the same result in any selection.
@@ -29,40 +34,27 @@ class Dataset:
     """
 
     name: str
-    inputs: Tensor
+    inputs: Any
     labels: Tensor | None
     indices: Tensor
     ids: tuple[str, ...]
     class_names: tuple[str, ...] | None = None
 
+    kind: ClassVar[str] = "examples"
+
     def __post_init__(self) -> None:
-        if self.inputs.ndim != 4:
-            raise InputError(
-                f"{self.name}: images have shape {tuple(self.inputs.shape)}; "
-                "bbox reads (examples, channels, height, width)"
-            )
         if len(self.inputs) == 0:
-            raise InputError(f"{self.name}: no images found")
-        if self.inputs.dtype != torch.float32:
-            raise InputError(f"{self.name}: images are {self.inputs.dtype}, expected float32 in [0, 1]")
-        finite = torch.isfinite(self.inputs).flatten(1).all(1)
-        if not bool(finite.all()):
-            bad = int((~finite).nonzero()[0])
-            raise InputError(f"{self.name}: image {self.ids[bad]} has a value that is not finite")
-        low, high = float(self.inputs.min()), float(self.inputs.max())
-        if low < 0.0 or high > 1.0:
-            hint = "; divide by 255" if high > 2.0 else ""
-            raise InputError(f"{self.name}: pixels reach from {low:g} to {high:g}, expected [0, 1]{hint}")
+            raise InputError(f"{self.name}: no {self.kind} found")
         if self.labels is not None:
             if self.labels.shape != (len(self.inputs),):
-                raise InputError(f"{self.name}: {len(self.inputs)} images but {self.labels.numel()} labels")
+                raise InputError(f"{self.name}: {len(self.inputs)} {self.kind} but {self.labels.numel()} labels")
             if int(self.labels.min()) < 0:
                 raise InputError(f"{self.name}: label {int(self.labels.min())} is negative")
 
     def __len__(self) -> int:
         return len(self.inputs)
 
-    def take(self, rows: Sequence[int] | Tensor) -> Dataset:
+    def take(self, rows: Sequence[int] | Tensor) -> Self:
         """The examples at these rows (positions in this set, not in the source), in this order."""
         rows = torch.as_tensor(rows, dtype=torch.int64)
         return replace(
@@ -75,7 +67,7 @@ class Dataset:
 
     def select(
         self, *, limit: int | None = None, indices: Sequence[int] | None = None, seed: int | None = None
-    ) -> Dataset:
+    ) -> Self:
         """Choose examples by source index, or the first ``limit``, or ``limit`` drawn by ``seed``.
 
         Raises:
@@ -104,7 +96,7 @@ class Dataset:
                 chosen = chosen.take(order.sort().values)
         return chosen
 
-    def few_shot(self, shots: int, seed: int) -> tuple[Dataset, Dataset]:
+    def few_shot(self, shots: int, seed: int) -> tuple[Self, Self]:
         """``shots`` examples of each class, drawn by ``seed``, and all the others; both in the order of this set.
 
         As in CoOp (Zhou et al., IJCV 2022), a class that has fewer gives all it has. Of one seed, the draw with
@@ -130,9 +122,66 @@ class Dataset:
         return self.take(drawn.nonzero().flatten()), self.take((~drawn).nonzero().flatten())
 
     def fingerprint(self) -> str:
-        """A digest of pixels, labels and indices."""
+        """A digest of inputs, labels and indices."""
         digest = hashlib.sha256()
-        for part in (self.inputs, self.labels, self.indices):
+        for part in (self._digestible(), self.labels, self.indices):
             if part is not None:
-                digest.update(part.contiguous().numpy().tobytes())
+                digest.update(part if isinstance(part, bytes) else part.contiguous().numpy().tobytes())
         return digest.hexdigest()[:16]
+
+    def _digestible(self) -> Tensor | bytes:
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Dataset(Examples):
+    """Labelled images in [0, 1].
+
+    Shapes:
+        inputs: (n, channels, height, width) float32.
+        labels, indices: as in ``Examples``.
+    """
+
+    inputs: Tensor
+
+    kind: ClassVar[str] = "images"
+
+    def __post_init__(self) -> None:
+        if self.inputs.ndim != 4:
+            raise InputError(
+                f"{self.name}: images have shape {tuple(self.inputs.shape)}; "
+                "bbox reads (examples, channels, height, width)"
+            )
+        super().__post_init__()
+        if self.inputs.dtype != torch.float32:
+            raise InputError(f"{self.name}: images are {self.inputs.dtype}, expected float32 in [0, 1]")
+        finite = torch.isfinite(self.inputs).flatten(1).all(1)
+        if not bool(finite.all()):
+            bad = int((~finite).nonzero()[0])
+            raise InputError(f"{self.name}: image {self.ids[bad]} has a value that is not finite")
+        low, high = float(self.inputs.min()), float(self.inputs.max())
+        if low < 0.0 or high > 1.0:
+            hint = "; divide by 255" if high > 2.0 else ""
+            raise InputError(f"{self.name}: pixels reach from {low:g} to {high:g}, expected [0, 1]{hint}")
+
+    def _digestible(self) -> Tensor:
+        return self.inputs
+
+
+@dataclass(frozen=True)
+class CodeSet(Examples):
+    """Labelled programs, or pairs of programs.
+
+    Attributes:
+        origin: what the reader needs to write programs back in the format they came in (``bbox.data.code``); ``None``
+            where they come from no file.
+    """
+
+    inputs: Programs
+    origin: Any = None
+
+    kind: ClassVar[str] = "programs"
+
+    def _digestible(self) -> bytes:
+        fields = ((p.language, p.code, p.partner or "") for p in self.inputs)
+        return json.dumps(list(fields)).encode()

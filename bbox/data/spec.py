@@ -12,7 +12,8 @@ from typing import Any
 from torch.nn import functional
 
 from bbox.data.arrays import EXTENSIONS, load_array
-from bbox.data.base import Dataset
+from bbox.data.base import CodeSet, Dataset, Examples
+from bbox.data.code.load import load_code, looks_like_code
 from bbox.data.coop import load_coop
 from bbox.data.folder import load_folder
 from bbox.data.foolbox_samples import load_samples
@@ -23,11 +24,14 @@ from bbox.registry import Registry, did_you_mean
 
 __all__ = ["load_data", "resize"]
 
-_KINDS = ("zoo", "foolbox", "coop")
-_FORMS = "zoo:NAME, foolbox:NAME, coop:FILE.json, a folder of images, or a .npz, .npy or .safetensors file"
+_KINDS = ("zoo", "foolbox", "coop", "code")
+_FORMS = (
+    "zoo:NAME, foolbox:NAME, coop:FILE.json, code:PATH, a folder of images or of source files, "
+    "a .npz, .npy or .safetensors file, or a .jsonl, .csv or .txt of code"
+)
 
 
-def load_data(spec: str, *, size: int | None = None, labels: Path | None = None) -> Dataset:
+def load_data(spec: str, *, size: int | None = None, labels: Path | None = None) -> Examples:
     """See ``bbox.data.load``."""
     if size is not None and (isinstance(size, bool) or size < 1):
         raise UsageError(f"image size is {size}, expected at least 1 pixel")
@@ -36,9 +40,14 @@ def load_data(spec: str, *, size: int | None = None, labels: Path | None = None)
         if labels is not None:
             raise UsageError(f"{spec} has labels of its own; leave out {labels}")
         name, given = split_spec_options(name)
-        data = {"zoo": _zoo, "foolbox": _foolbox, "coop": _coop}[prefix](name, size, given)
-        return replace(data, name=spec) if given else data
+        loader = {"zoo": _zoo, "foolbox": _foolbox, "coop": _coop, "code": _code}[prefix]
+        data: Examples = loader(name, size, given)
+        return replace(data, name=spec) if given or prefix == "code" else data
     path = Path(spec)
+    if looks_like_code(path):
+        if labels is not None:
+            raise UsageError(f"{spec} is code, which has its labels within; leave out {labels}")
+        return _code(spec, size, {})
     if path.is_dir():
         return load_folder(path, size=size, labels=labels)
     if path.suffix.lower() in EXTENSIONS:
@@ -59,7 +68,7 @@ def resize(data: Dataset, size: int | None) -> Dataset:
     return replace(data, inputs=inputs.clamp(0.0, 1.0))
 
 
-def _zoo(name: str, size: int | None, given: Mapping[str, str]) -> Dataset:
+def _zoo(name: str, size: int | None, given: Mapping[str, str]) -> Examples:
     from bbox.zoo import DATA
 
     loader = Registry("zoo data set", None, DATA).get(name)
@@ -67,8 +76,11 @@ def _zoo(name: str, size: int | None, given: Mapping[str, str]) -> Dataset:
     if size is not None and "size" in inspect.signature(loader).parameters:
         options["size"] = size
     data = loader(**options)
+    if isinstance(data, CodeSet):
+        _refuse_size(f"zoo:{name}", size)
+        return data
     if not isinstance(data, Dataset):
-        raise UsageError(f"zoo:{name} loads a {type(data).__name__}, expected a Dataset")
+        raise UsageError(f"zoo:{name} loads a {type(data).__name__}, expected a Dataset or a CodeSet")
     return resize(data, size)
 
 
@@ -82,6 +94,18 @@ def _coop(name: str, size: int | None, given: Mapping[str, str]) -> Dataset:
         raise UsageError("'coop:' ends after its kind; expected coop:FILE.json")
     options: dict[str, Any] = read_options(f"coop:{name}", load_coop, given)
     return load_coop(Path(name), size=size, **options)
+
+
+def _code(name: str, size: int | None, given: Mapping[str, str]) -> CodeSet:
+    if not name:
+        raise UsageError("'code:' ends after its kind; expected code:PATH")
+    _refuse_size(name, size)
+    return load_code(Path(name), **given)  # type: ignore[arg-type]  # options are checked there
+
+
+def _refuse_size(spec: str, size: int | None) -> None:
+    if size is not None:
+        raise UsageError(f"{spec} is code, which has no image size; leave {size} out")
 
 
 def _near_zoo(name: str) -> str:

@@ -31,6 +31,11 @@ DEFENSES = Registry(
         "random-resize": Entry("bbox.defenses.random_resize:RandomResize", "random resizing and padding"),
         "vote": Entry("bbox.defenses.vote:SmoothingVote", "majority vote over noisy copies"),
         "blacklight": Entry("bbox.defenses.blacklight:Blacklight", "refuses queries that look like earlier ones"),
+        "rename-smoothing": Entry(
+            "bbox.defenses.rename_smoothing:RenameSmoothing",
+            "code: vote over random safe renames, certified",
+            needs="bbox-toolkit[code]",
+        ),
         "delta-similarity": Entry("bbox.defenses.delta_similarity:DeltaSimilarity", "refuses streams of similar steps"),
     },
 )

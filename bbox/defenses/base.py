@@ -13,7 +13,7 @@ from torch import Tensor
 
 from bbox.errors import UsageError
 from bbox.oracle import Oracle
-from bbox.targets.base import Target
+from bbox.targets.base import Takes, Target
 
 if TYPE_CHECKING:
     from bbox.defenses.books import Journal
@@ -25,6 +25,7 @@ class Defense(ABC):
     """A defense. Subclasses are dataclasses whose fields are its options; the command line reads them from there.
 
     Attributes:
+        takes: what the targets take that it stands around: images, or code.
         summary: one sentence for listings.
         needs: what it works on: ``"input"``, ``"scores"``, ``"state"`` (a memory of earlier queries).
         cost: what it costs in latency, accuracy and memory a query.
@@ -36,6 +37,7 @@ class Defense(ABC):
         trained: whether it must be fitted before it can wrap (``TrainedDefense``).
     """
 
+    takes: ClassVar[Takes] = "images"
     summary: ClassVar[str] = ""
     needs: ClassVar[tuple[str, ...]] = ("input",)
     cost: ClassVar[str] = ""
@@ -138,9 +140,16 @@ class Wrapped(Target):
     """A target inside a defense. Subclasses write ``__call__`` and ask ``self.inner(rows)``.
 
     Everything that is not said otherwise is the inner target's: access, shape, classes, device.
+
+    Raises:
+        UsageError: the defense is for another kind of input than the target takes.
     """
 
     def __init__(self, inner: Target, defense: Defense, *, name: str) -> None:
+        if inner.takes != defense.takes:
+            raise UsageError(f"{name} defends targets of {defense.takes}, and {inner.name} takes {inner.takes}")
+        self.takes = inner.takes
+        self.class_names = inner.class_names
         self.inner = inner
         self.defense = defense
         self.name = f"{name}({inner.name})"

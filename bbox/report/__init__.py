@@ -5,9 +5,9 @@ from __future__ import annotations
 from importlib import resources
 from pathlib import Path
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, FunctionLoader, StrictUndefined
 
-from bbox.report.page import describe
+from bbox.report import code, page
 from bbox.results.store import RunFolder
 
 __all__ = ["render", "write_report"]
@@ -26,9 +26,19 @@ def write_report(folder: RunFolder) -> Path:
 
 
 def render(folder: RunFolder) -> str:
-    """The report as HTML. Every name, id and command in it is escaped."""
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    source = resources.files(__package__).joinpath("report.html.j2").read_text(encoding="utf-8")
-    page = environment.from_string(source).render(describe(folder)) + "\n"
+    """The report as HTML. Every name, id, command and program in it is escaped."""
+    environment = Environment(
+        loader=FunctionLoader(_source), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    name, describe = ("code.html.j2", code.describe) if _on_code(folder) else ("report.html.j2", page.describe)
+    html = environment.get_template(name).render(describe(folder)) + "\n"
     # A file name that is not UTF-8 comes as lone surrogates, which no page can hold.
-    return page.encode("utf-8", "replace").decode("utf-8")
+    return html.encode("utf-8", "replace").decode("utf-8")
+
+
+def _on_code(folder: RunFolder) -> bool:
+    return bool(folder.run()["config"].get("norm") == "names")
+
+
+def _source(name: str) -> str:
+    return resources.files(__package__).joinpath(name).read_text(encoding="utf-8")

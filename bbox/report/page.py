@@ -16,7 +16,7 @@ from bbox.results.records import Config, Example
 from bbox.results.run import figures
 from bbox.results.store import RunFolder
 
-__all__ = ["describe"]
+__all__ = ["attacked_figures", "class_name", "describe", "frame", "percent"]
 
 _LISTED = 20  # examples without an adversarial one that are named
 _DASH = "\N{EN DASH}"
@@ -27,6 +27,7 @@ _REASONS: dict[StopReason, str] = {
     "converged": "the attack ended by itself before the budget did",
     "success": "what was asked for was found: this distance, or an adversarial example within the attack's epsilon",
     "start_not_found": "no adversarial starting point was found",
+    "no_identifiers": "the program has no identifier that may be renamed; it counts as not broken",
     "already_wrong": "the target was wrong on the original; not attacked",
     "refused": "the target refused to answer the original; not attacked",
     "target_error": "the target gave no valid answer to the original; not attacked",
@@ -34,7 +35,11 @@ _REASONS: dict[StopReason, str] = {
     "time_limit": "the time limit ended the search",
 }
 
-_NORMS = {"l2": "Euclidean distance", "linf": "largest change of a value"}
+_NORMS = {
+    "l2": "Euclidean distance",
+    "linf": "largest change of a value",
+    "names": "identifiers that have another name",
+}
 
 _LEDGERS = {
     "attack": "asked by the attack, within the budget of each example",
@@ -46,15 +51,36 @@ _LEDGERS = {
 
 
 def describe(folder: RunFolder) -> dict[str, Any]:
-    """The variables of the template."""
-    run = folder.run()
+    """The variables of the template, for a run on images."""
+    run, results = folder.run(), figures(folder)
     config = Config.from_json(run["config"])
-    results = figures(folder)
     examples = list(folder.examples().values())
     summary = results["summary"]
     planned = int(run["data"]["examples"])
     epsilons = config.epsilons or default_epsilons(run["data"]["shape"], config.norm)
     entries = gallery(folder, examples) if is_picture(run["data"]["shape"]) else []
+    return {
+        **frame(folder, results, f"{planned:,} example{'' if planned == 1 else 's'}, {_shape(run['data']['shape'])}"),
+        "key_figures": [*attacked_figures(summary), *_key_figures(summary, config.norm)],
+        "plots": _plots(summary, examples, config, epsilons),
+        "checkpoints": _table(summary),
+        "norm": config.norm,
+        "epsilons": [f"{eps:.4g}" for eps in epsilons],
+        "picture": is_picture(run["data"]["shape"]),
+        "shape": _shape(run["data"]["shape"]),
+        "entries": [_card(entry, run, config) for entry in entries],
+        "reduced": next((f"{w} {_TIMES} {h}" for w, h in (e.reduced for e in entries if e.reduced)), None),
+        "unverified": any(not entry.example.success for entry in entries),
+    }
+
+
+def frame(folder: RunFolder, results: dict[str, Any], size: str) -> dict[str, Any]:
+    """The variables that every run has. ``size``: of the data, in a few words."""
+    run = folder.run()
+    config = Config.from_json(run["config"])
+    examples = list(folder.examples().values())
+    summary = results["summary"]
+    planned = int(run["data"]["examples"])
     return {
         "title": f"{config.attack} on {run['target']['name']}",
         "attack": config.attack,
@@ -62,19 +88,9 @@ def describe(folder: RunFolder) -> dict[str, Any]:
         "complete": results["complete"],
         "cut_short": _cut_short(summary["stop_reasons"]),
         "finished": f"{summary['examples']:,} of {planned:,}",
-        "facts": _facts(run, config, planned),
-        "key_figures": _key_figures(summary, config.norm),
-        "plots": _plots(summary, examples, config, epsilons),
-        "checkpoints": _table(summary),
-        "norm": config.norm,
-        "epsilons": [f"{eps:.4g}" for eps in epsilons],
-        "picture": is_picture(run["data"]["shape"]),
-        "shape": _shape(run["data"]["shape"]),
+        "facts": _facts(run, config, size),
         "targeted": config.target_class is not None,
-        "entries": [_card(entry, run, config) for entry in entries],
-        "reduced": next((f"{w} {_TIMES} {h}" for w, h in (e.reduced for e in entries if e.reduced)), None),
         "with_files": sum(e.distance is not None for e in examples),
-        "unverified": any(not entry.example.success for entry in entries),
         "without": _without(examples),
         "stop_reasons": [
             {"reason": reason, "count": f"{count:,}", "meaning": _REASONS.get(reason, "")}
@@ -94,14 +110,14 @@ def describe(folder: RunFolder) -> dict[str, Any]:
     }
 
 
-def _facts(run: dict[str, Any], config: Config, planned: int) -> list[tuple[str, str, str]]:
+def _facts(run: dict[str, Any], config: Config, size: str) -> list[tuple[str, str, str]]:
     """(name, value, detail) for the head of the page."""
     target = run["target"]
     options = ", ".join(f"{name} {value}" for name, value in config.attack_options.items())
     classes = target.get("num_classes")
     answers = "label only" if target.get("access") == "labels" else str(target.get("access") or "")
     if isinstance(config.target_class, int):
-        goal = f"class {_class(run, config.target_class)}"
+        goal = f"class {class_name(run, config.target_class)}"
     else:
         goal = {None: "any wrong class", "next": "the next class"}.get(config.target_class, "a random other class")
     limits = [f"at most {config.max_queries:,} in all"] if config.max_queries is not None else []
@@ -111,11 +127,7 @@ def _facts(run: dict[str, Any], config: Config, planned: int) -> list[tuple[str,
     return [
         ("Attack", config.attack, options or "default options"),
         ("Target", str(target["name"]), ", ".join(part for part in about if part)),
-        (
-            "Data",
-            str(run["data"]["name"]),
-            f"{planned:,} example{'' if planned == 1 else 's'}, {_shape(run['data']['shape'])}",
-        ),
+        ("Data", str(run["data"]["name"]), size),
         ("Goal", goal, "untargeted" if config.target_class is None else "targeted"),
         ("Query budget", f"{config.budget:,} an example", "; ".join(limits)),
         ("Norm", config.norm, _NORMS[config.norm]),
@@ -123,11 +135,10 @@ def _facts(run: dict[str, Any], config: Config, planned: int) -> list[tuple[str,
     ]
 
 
-def _key_figures(summary: dict[str, Any], norm: str) -> list[dict[str, Any]]:
-    last = summary["checkpoints"][-1]
-    png = summary["png"]
+def attacked_figures(summary: dict[str, Any]) -> list[dict[str, Any]]:
+    """The key figures that every run has: how many were attacked, and clean accuracy."""
     wrong = summary["already_wrong"]
-    cards: list[dict[str, Any]] = [
+    return [
         {
             "name": "Attacked",
             "value": f"{summary['attacked']:,}",
@@ -136,10 +147,17 @@ def _key_figures(summary: dict[str, Any], norm: str) -> list[dict[str, Any]]:
         },
         {
             "name": "Clean accuracy",
-            "value": _percent(summary["clean_accuracy"]),
+            "value": percent(summary["clean_accuracy"]),
             "of": "",
             "detail": "right answers to the originals",
         },
+    ]
+
+
+def _key_figures(summary: dict[str, Any], norm: str) -> list[dict[str, Any]]:
+    last = summary["checkpoints"][-1]
+    png = summary["png"]
+    cards: list[dict[str, Any]] = [
         {
             "name": "Adversarial found",
             "value": f"{summary['succeeded']:,}",
@@ -153,8 +171,8 @@ def _key_figures(summary: dict[str, Any], norm: str) -> list[dict[str, Any]]:
             "detail": _interval(last["median_distance_interval"], "95% interval ") or "over the attacked examples",
         },
     ]
-    cards.append({"name": "ASR", "rows": [(f"ε {c['epsilon']:.4g}", _percent(c["value"])) for c in last["asr"]]})
-    robust = [(f"ε {c['epsilon']:.4g}", _percent(c["value"])) for c in last["robust_accuracy"]]
+    cards.append({"name": "ASR", "rows": [(f"ε {c['epsilon']:.4g}", percent(c["value"])) for c in last["asr"]]})
+    robust = [(f"ε {c['epsilon']:.4g}", percent(c["value"])) for c in last["robust_accuracy"]]
     cards.append({"name": "Robust accuracy", "rows": robust})
     if png["written"]:
         median = _distance(png["median_distance"])
@@ -176,7 +194,7 @@ def _plots(
 
     The text of the drawings holds numbers only.
     """
-    checkpoints = config.checkpoints or default_checkpoints(config.budget)
+    checkpoints = config.checkpoints or default_checkpoints(config.budget, config.norm)
     curves = distance_curves(examples, config.budget, checkpoints)
     reached = [
         f"{_distance(row['median_distance'])} at {row['queries']:,} queries"
@@ -184,7 +202,7 @@ def _plots(
         if row["median_distance"] is not None
     ]
     left = [
-        f"{_percent(c['value'])} at epsilon {c['epsilon']:.4g}" for c in summary["checkpoints"][-1]["robust_accuracy"]
+        f"{percent(c['value'])} at epsilon {c['epsilon']:.4g}" for c in summary["checkpoints"][-1]["robust_accuracy"]
     ]
     fell = (
         f"Median {config.norm} distance against queries: "
@@ -211,8 +229,8 @@ def _table(summary: dict[str, Any]) -> list[dict[str, Any]]:
             "found": f"{row['found']:,}",
             "median": (_distance(row["median_distance"]), _interval(row["median_distance_interval"])),
             "mean": (_distance(row["mean_distance"]), _interval(row["mean_distance_interval"])),
-            "asr": [_percent(cell["value"]) for cell in row["asr"]],
-            "robust": [_percent(cell["value"]) for cell in row["robust_accuracy"]],
+            "asr": [percent(cell["value"]) for cell in row["asr"]],
+            "robust": [percent(cell["value"]) for cell in row["robust_accuracy"]],
         }
         for row in summary["checkpoints"]
     ]
@@ -228,7 +246,7 @@ def _cut_short(reasons: dict[str, int]) -> str | None:
 
 def _card(entry: Entry, run: dict[str, Any], config: Config) -> dict[str, Any]:
     example = entry.example
-    goal = None if config.target_class is None else _class(run, example.goal_label)
+    goal = None if config.target_class is None else class_name(run, example.goal_label)
     png = None
     if example.png_success is not None:
         png = "still adversarial" if example.png_success else "no longer adversarial"
@@ -241,8 +259,8 @@ def _card(entry: Entry, run: dict[str, Any], config: Config) -> dict[str, Any]:
             ("adversarial", entry.adversarial),
         ],
         "pixelated": entry.pixelated,
-        "before": _class(run, example.predicted),
-        "after": _class(run, example.adversarial_label),
+        "before": class_name(run, example.predicted),
+        "after": class_name(run, example.adversarial_label),
         "goal": goal,
         "success": example.success,
         "distance": _distance(example.distance),
@@ -256,7 +274,10 @@ def _card(entry: Entry, run: dict[str, Any], config: Config) -> dict[str, Any]:
 def _without(examples: Sequence[Example]) -> dict[str, Any]:
     """The attacked examples that were searched and gave no adversarial file."""
     nothing = [e for e in examples if e.attacked and e.distance is None]
-    rows = [{"id": e.id, "queries": f"{e.queries:,}", "reason": e.stop_reason} for e in nothing[:_LISTED]]
+    rows = [
+        {"id": e.id, "queries": f"{e.queries:,}", "reason": e.stop_reason, "fooled": e.first_adversarial}
+        for e in nothing[:_LISTED]
+    ]
     return {"count": f"{len(nothing):,}", "rows": rows, "more": f"{max(0, len(nothing) - _LISTED):,}"}
 
 
@@ -292,7 +313,7 @@ def _costs(sessions: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return {"sessions": rows, "ledgers": ledgers, "killed": any("ledger" not in s for s in sessions)}
 
 
-def _class(run: dict[str, Any], label: int | str | None) -> str:
+def class_name(run: dict[str, Any], label: int | str | None) -> str:
     """A class's name where the data gives one, else its number."""
     if label is None or label == -1:
         return "no valid answer"
@@ -315,5 +336,5 @@ def _interval(bounds: Sequence[float | None], before: str = "") -> str:
     return "" if low is None or high is None else f"{before}{_distance(low)} to {_distance(high)}"
 
 
-def _percent(value: float | None) -> str:
+def percent(value: float | None) -> str:
     return _DASH if value is None else f"{100 * value:.1f}%"

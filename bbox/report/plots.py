@@ -21,14 +21,25 @@ from numpy.typing import NDArray
 from bbox.results.metrics import within
 from bbox.results.records import Example
 
-__all__ = ["Curves", "distance_curves", "distance_plot", "robustness_plot"]
+__all__ = [
+    "ACCENT",
+    "GRID",
+    "SECOND",
+    "Curves",
+    "count_text",
+    "distance_curves",
+    "distance_plot",
+    "drawing",
+    "query_ticks",
+    "robustness_plot",
+]
 
 _GRID_POINTS = 400  # query counts at which the curves are evaluated, at most
 _BANDS = ((0.05, 0.95), (0.25, 0.75))
 
 # Matplotlib writes these stand-ins, the page's style sheet decides what they look like (light and dark).
-_INK, _GRID, _ACCENT, _SECOND = "#010203", "#010204", "#010205", "#010206"
-_VARIABLES = {_INK: "--plot-ink", _GRID: "--plot-grid", _ACCENT: "--accent", _SECOND: "--second"}
+INK, GRID, ACCENT, SECOND = "#010203", "#010204", "#010205", "#010206"
+_VARIABLES = {INK: "--plot-ink", GRID: "--plot-grid", ACCENT: "--accent", SECOND: "--second"}
 
 
 @dataclass(frozen=True)
@@ -87,7 +98,7 @@ def distance_plot(curves: Curves, checkpoints: Sequence[int], alt: str, norm: st
     power of the queries after, which is a straight line here, and the checkpoints in use (100, 250, 500, 1000, ...)
     lie evenly. On a linear axis the first part, where attacks differ most, is a vertical stroke at the edge.
     """
-    with _figure(alt, "distance", left=0.115) as (axes, done):
+    with drawing(alt, "distance", left=0.115) as (axes, done):
         first = int(curves.queries[np.isfinite(curves.median)][0])  # no band is finite before the median is
         last = max(int(curves.queries[-1]), first + 1)
         axes.set_xscale("log")
@@ -98,17 +109,17 @@ def distance_plot(curves: Curves, checkpoints: Sequence[int], alt: str, norm: st
             x, bottom = _steps(curves.queries, low)
             _, top = _steps(curves.queries, high)
             shown = np.isfinite(bottom) & np.isfinite(top) & (bottom > 0)
-            axes.fill_between(x, bottom, top, where=shown.tolist(), color=_ACCENT, alpha=opacity, linewidth=0)
+            axes.fill_between(x, bottom, top, where=shown.tolist(), color=ACCENT, alpha=opacity, linewidth=0)
         x, y = _steps(curves.queries, np.where(np.isfinite(curves.median), curves.median, np.nan))
-        axes.plot(x, y, color=_ACCENT, linewidth=1.6, solid_joinstyle="round")
+        axes.plot(x, y, color=ACCENT, linewidth=1.6, solid_joinstyle="round")
         marked = [q for q in checkpoints if first <= q <= curves.queries[-1]]
         for q in marked:
-            axes.axvline(q, color=_GRID, linewidth=0.7, linestyle=(0, (2, 2)), zorder=0)
+            axes.axvline(q, color=GRID, linewidth=0.7, linestyle=(0, (2, 2)), zorder=0)
         at = curves.median[np.searchsorted(curves.queries, np.array(marked, dtype=np.int64), side="right") - 1]
         seen = [(q, d) for q, d in zip(marked, at.tolist(), strict=True) if np.isfinite(d)]
-        axes.plot([q for q, _ in seen], [d for _, d in seen], "o", color=_ACCENT, markersize=4, clip_on=False)
-        axes.xaxis.set_major_locator(FixedLocator(_query_ticks(first, last, checkpoints)))
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _count(value)))
+        axes.plot([q for q, _ in seen], [d for _, d in seen], "o", color=ACCENT, markersize=4, clip_on=False)
+        axes.xaxis.set_major_locator(FixedLocator(query_ticks(first, last, checkpoints)))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: count_text(value)))
         axes.set_xlabel("queries")
         axes.set_ylabel(f"{norm} distance")
         return done()
@@ -118,17 +129,17 @@ def robustness_plot(examples: Sequence[Example], budget: int, epsilons: Sequence
     """Robust accuracy against epsilon at the full budget: the share right at first and not broken within epsilon."""
     distances = np.sort([e.distance_at(budget) for e in examples if e.attacked])
     finite = distances[np.isfinite(distances)]
-    with _figure(alt, "robust", left=0.155) as (axes, done):
+    with drawing(alt, "robust", left=0.155) as (axes, done):
         reach = max([*finite[-1:].tolist(), *epsilons, 1e-9]) * 1.06
         x = np.concatenate([[0.0], finite, [reach]])
         left = (len(distances) - np.arange(len(finite) + 1)) / len(examples)
         y = np.append(left, left[-1])
-        axes.fill_between(x, 0, y, step="post", color=_SECOND, alpha=0.12, linewidth=0)
-        axes.step(x, y, where="post", color=_SECOND, linewidth=1.6)
+        axes.fill_between(x, 0, y, step="post", color=SECOND, alpha=0.12, linewidth=0)
+        axes.step(x, y, where="post", color=SECOND, linewidth=1.6)
         marks = [float((~within(distances, eps)).sum()) / len(examples) for eps in epsilons]
         for eps in epsilons:
-            axes.axvline(eps, color=_GRID, linewidth=0.7, linestyle=(0, (2, 2)), zorder=0)
-        axes.plot(list(epsilons), marks, "o", color=_SECOND, markersize=4, clip_on=False)
+            axes.axvline(eps, color=GRID, linewidth=0.7, linestyle=(0, (2, 2)), zorder=0)
+        axes.plot(list(epsilons), marks, "o", color=SECOND, markersize=4, clip_on=False)
         axes.set_xlim(0, reach)
         axes.set_ylim(0, 1.03)
         axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
@@ -160,7 +171,7 @@ def _limits(axes: Axes, curves: Curves) -> None:
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
 
-def _query_ticks(first: int, last: int, checkpoints: Sequence[int]) -> list[float]:
+def query_ticks(first: int, last: int, checkpoints: Sequence[int]) -> list[float]:
     """The last query, the checkpoints, then powers of ten and 2 and 5 times these, each where there is room."""
     named = sorted((float(q) for q in checkpoints if first <= q <= last), reverse=True)
     powers = [10.0**k for k in range(13)]
@@ -172,27 +183,27 @@ def _query_ticks(first: int, last: int, checkpoints: Sequence[int]) -> list[floa
     return sorted(kept)
 
 
-def _count(value: float) -> str:
+def count_text(value: float) -> str:
     return f"{value:,.0f}" if value < 10_000 else f"{value / 1000:,.10g}k"
 
 
 @contextmanager
-def _figure(alt: str, name: str, *, left: float) -> Iterator[tuple[Axes, Callable[[], str]]]:
+def drawing(alt: str, name: str, *, left: float) -> Iterator[tuple[Axes, Callable[[], str]]]:
     """A drawing of the report's size and style; ``done()`` gives its SVG."""
     settings: Any = {
         "svg.fonttype": "none",
         "svg.hashsalt": f"bbox-{name}",
         "font.size": 8.0,
-        "axes.edgecolor": _GRID,
-        "axes.labelcolor": _INK,
+        "axes.edgecolor": GRID,
+        "axes.labelcolor": INK,
         "axes.linewidth": 0.8,
         "axes.spines.top": False,
         "axes.spines.right": False,
-        "text.color": _INK,
-        "xtick.color": _GRID,
-        "ytick.color": _GRID,
-        "xtick.labelcolor": _INK,
-        "ytick.labelcolor": _INK,
+        "text.color": INK,
+        "xtick.color": GRID,
+        "ytick.color": GRID,
+        "xtick.labelcolor": INK,
+        "ytick.labelcolor": INK,
         "xtick.minor.visible": False,
         "path.simplify": True,
     }
@@ -200,7 +211,7 @@ def _figure(alt: str, name: str, *, left: float) -> Iterator[tuple[Axes, Callabl
         figure = Figure(figsize=(4.7, 2.9))
         FigureCanvasSVG(figure)
         axes = figure.add_axes((left, 0.15, 0.98 - left, 0.82))
-        axes.grid(axis="y", color=_GRID, linewidth=0.5, alpha=0.55)
+        axes.grid(axis="y", color=GRID, linewidth=0.5, alpha=0.55)
         axes.set_axisbelow(True)
         axes.xaxis.set_minor_locator(NullLocator())
 

@@ -16,15 +16,19 @@ from torch import Tensor
 from bbox import targets
 from bbox.attacks import make_attack
 from bbox.attacks.base import Attack
-from bbox.data.base import Dataset
+from bbox.batch import Batch, put
+from bbox.code.program import Programs
+from bbox.data.base import CodeSet, Dataset, Examples
 from bbox.domain import Norm
 from bbox.engine import Job
 from bbox.errors import TargetError, UsageError
 from bbox.oracle import Ledger
 from bbox.results.records import Config, Example
 from bbox.results.run import Plan, Progress, execute, figures, prepare
+from bbox.results.saved import saved_for
 from bbox.results.session import describe_run
 from bbox.results.store import RunFolder
+from bbox.targets.base import Target
 
 __all__ = ["AttackResult", "attack"]
 
@@ -34,7 +38,7 @@ class AttackResult:
     """What an attack found.
 
     Shapes (n examples, in the order they were given):
-        adversarial: (n, *shape) float32, the original where nothing was found.
+        adversarial: (n, *shape) float32, or n programs; the original where nothing was found.
         success: (n,) bool, verified: the saved example, read back, fooled the target again.
         distance: (n,) float64, in the norm asked for; inf without success.
         queries: (n,) int64.
@@ -46,7 +50,7 @@ class AttackResult:
         folder: the run folder, where one was asked for.
     """
 
-    adversarial: Tensor
+    adversarial: Any
     success: Tensor
     distance: Tensor
     queries: Tensor
@@ -58,7 +62,7 @@ class AttackResult:
 
 def attack(
     target: Any,
-    inputs: Tensor | np.ndarray[Any, Any],
+    inputs: Tensor | np.ndarray[Any, Any] | Programs | Sequence[str],
     labels: Tensor | Sequence[int] | None = None,
     attack: str | Attack = "cgba",
     *,
@@ -79,10 +83,12 @@ def attack(
 ) -> AttackResult:
     """Attack a model under a hard query budget for each example.
 
+    Code is attacked by the same call: ``bbox.attack(scores_of_sources, Programs(...), labels, "alert")``.
+
     Args:
         target: a torch module, a callable, a foolbox model, a ``bbox.targets.Target``, or a spec such as
-            ``"zoo:digits"``.
-        inputs: (n, channels, height, width) in [0, 1].
+            ``"zoo:digits"``. For code, a callable from a list of sources to scores or labels.
+        inputs: (n, channels, height, width) in [0, 1]; or ``bbox.code.Programs``.
         labels: (n,) true classes; without them, what the target says first.
         attack: a name (``bbox list attacks``) or an attack.
         budget: queries an example; the target never sees one more.
@@ -115,13 +121,13 @@ def attack(
         name, made = type(attack).__name__, attack
         if options:
             raise UsageError("options go with an attack's name; this attack has its own already")
-    wrapped = targets.load(target) if isinstance(target, str) else targets.wrap(target)
-    images = _dataset(inputs, labels)
+    given = _examples(inputs, labels)
+    wrapped = _target(target, given)
     config = Config(
         attack=name,
         attack_options=dict(options or {}),
         target=wrapped.name,
-        data=images.name,
+        data=given.name,
         seed=seed,
         budget=budget,
         max_queries=max_queries,
@@ -133,7 +139,7 @@ def attack(
         checkpoints=tuple(checkpoints),
         max_batch=max_batch,
     )
-    plan = prepare(config, made, wrapped, images, starts=starts)
+    plan = prepare(config, made, wrapped, given, starts=starts)
     with ExitStack() as stack:
         path = Path(out) if out is not None else Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bbox-")))
         described = describe_run(plan, f"bbox.attack(..., attack={name!r}, budget={budget})")
@@ -147,21 +153,23 @@ def attack(
         return _result(plan, folder, saved)
 
 
-def _result(plan: Plan, folder: RunFolder, saved: Path | None, unfinished: Sequence[Job] = ()) -> AttackResult:
+def _result(plan: Plan, folder: RunFolder, out: Path | None, unfinished: Sequence[Job] = ()) -> AttackResult:
     """What the folder holds, and what was found for the examples that were running when the target failed."""
     finished = folder.examples()
     n = len(plan.data)
-    adversarial = plan.data.inputs.clone()
+    adversarial: Batch = plan.data.inputs.clone()
     success = torch.zeros(n, dtype=torch.bool)
     distance = torch.full((n,), torch.inf, dtype=torch.float64)
     queries = torch.zeros(n, dtype=torch.int64)
+    saved = saved_for(plan.data, folder)
     for row, example in finished.items():
         queries[row] = example.queries
         if example.success and example.distance is not None:
-            adversarial[row] = folder.read_array("adversarial", example.index)
+            put(adversarial, torch.tensor([row]), saved.read("adversarial", [example.index]))
             success[row], distance[row] = True, example.distance
     for job in unfinished:
-        adversarial[job.examples] = job.accounts.best.cpu()
+        best = job.accounts.best
+        put(adversarial, job.examples, best.cpu() if isinstance(best, Tensor) else best)
         distance[job.examples], queries[job.examples] = job.accounts.distance, job.accounts.spent
     return AttackResult(
         adversarial=adversarial,
@@ -171,18 +179,30 @@ def _result(plan: Plan, folder: RunFolder, saved: Path | None, unfinished: Seque
         examples=tuple(finished.values()),
         summary=figures(folder)["summary"],
         ledgers={str(purpose): ledger for purpose, ledger in plan.oracle.books.items()},
-        folder=saved,
+        folder=out,
     )
 
 
-def _dataset(inputs: Tensor | np.ndarray[Any, Any], labels: Tensor | Sequence[int] | None) -> Dataset:
+def _target(target: Any, given: Examples) -> Target:
+    if isinstance(target, str):
+        return targets.load(target)
+    if isinstance(target, Target) or not isinstance(given, CodeSet):
+        return targets.wrap(target)
+    from bbox.targets.code import wrap
+
+    return wrap(target)
+
+
+def _examples(
+    inputs: Tensor | np.ndarray[Any, Any] | Programs | Sequence[str], labels: Tensor | Sequence[int] | None
+) -> Examples:
+    classes = None if labels is None else torch.as_tensor(labels).detach().to("cpu", torch.int64)
+    numbers = torch.arange(len(inputs))
+    ids = tuple(f"{i}" for i in range(len(inputs)))
+    if isinstance(inputs, Programs):
+        return CodeSet(name="inputs", inputs=inputs, labels=classes, indices=numbers, ids=ids)
+    if len(inputs) and isinstance(inputs[0], str):
+        raise UsageError("inputs are text; give bbox.code.Programs, which say in which language they are")
     images = torch.as_tensor(inputs).detach().cpu()
-    if images.dtype == torch.float64:
-        images = images.float()
-    return Dataset(
-        name="inputs",
-        inputs=images,
-        labels=None if labels is None else torch.as_tensor(labels).detach().to("cpu", torch.int64),
-        indices=torch.arange(len(images)),
-        ids=tuple(f"{i}" for i in range(len(images))),
-    )
+    images = images.float() if images.dtype == torch.float64 else images
+    return Dataset(name="inputs", inputs=images, labels=classes, indices=numbers, ids=ids)

@@ -27,7 +27,7 @@ from bbox.defenses.certification import Denoise, certify, noise_accuracy
 from bbox.defenses.denoisers import load_denoiser
 from bbox.errors import InputError, UsageError
 from bbox.oracle import Oracle
-from bbox.results.fits import check_fits
+from bbox.results.fits import check_fits, only_images
 from bbox.results.plain_folder import PlainFolder, cannot_write
 from bbox.results.records import JsonConfig
 from bbox.results.session import describe_run
@@ -102,7 +102,7 @@ def plan_certify(config: CertifyConfig) -> CertifyPlan:
     """
     labels = None if config.labels is None else Path(config.labels)
     images = data_module.load(config.data, size=config.image_size, labels=labels)
-    images = images.select(limit=config.limit, indices=config.indices)
+    images = only_images(images).select(limit=config.limit, indices=config.indices)
     target = targets.load(config.target, options=config.target_options, trust=config.trust, device=config.device)
     oracle = Oracle(target, max_batch=config.max_batch or 128)
     shape = tuple(images.inputs.shape[1:])

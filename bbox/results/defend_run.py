@@ -29,7 +29,7 @@ from bbox.defenses.certificate import Certificate
 from bbox.defenses.certification import certify
 from bbox.errors import InputError, UsageError
 from bbox.oracle import Oracle
-from bbox.results.fits import check_fits
+from bbox.results.fits import check_fits, only_images
 from bbox.results.plain_folder import PlainFolder, cannot_write
 from bbox.results.records import JsonConfig
 from bbox.results.session import describe_run
@@ -105,7 +105,8 @@ def plan_defend(config: DefendConfig) -> DefendPlan:
     if not isinstance(defense, TrainedDefense):
         raise UsageError(f"{config.defense} needs no fit")
     labels = None if config.labels is None else Path(config.labels)
-    images = data_module.load(config.data, size=config.image_size, labels=labels).select(limit=config.limit)
+    images = only_images(data_module.load(config.data, size=config.image_size, labels=labels))
+    images = images.select(limit=config.limit)
     if defense.labelled and images.labels is None:
         raise UsageError(
             f"{config.defense} learns from labelled images, and {images.name} has no labels; give --labels"
@@ -116,7 +117,7 @@ def plan_defend(config: DefendConfig) -> DefendPlan:
     if len(images) < defense.least:
         raise UsageError(f"{len(images)} images are too few to train on; give at least {defense.least}")
     if config.test is not None:
-        test = data_module.load(config.test, size=config.image_size)
+        test = only_images(data_module.load(config.test, size=config.image_size))
         if test.inputs.shape[1:] != images.inputs.shape[1:]:
             raise InputError(f"{test.name} has images of {tuple(test.inputs.shape[1:])}, {images.name} others")
     elif rest is not None:

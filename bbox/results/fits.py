@@ -2,23 +2,73 @@
 
 from __future__ import annotations
 
-from bbox.data.base import Dataset
-from bbox.errors import InputError, TargetError
+from dataclasses import replace
+from typing import TypeVar
+
+import torch
+
+from bbox.data.base import CodeSet, Dataset, Examples
+from bbox.errors import InputError, TargetError, UsageError
 from bbox.oracle import Oracle, Purpose
+from bbox.targets.base import Target
 
-__all__ = ["check_fits"]
+__all__ = ["check_fits", "check_kind", "match_classes", "only_images"]
+
+_E = TypeVar("_E", bound=Examples)
 
 
-def check_fits(oracle: Oracle, data: Dataset, purpose: Purpose = "probe") -> int | None:
-    """Compare shapes, ask the target the first image, and learn the number of classes.
+def only_images(data: Examples) -> Dataset:
+    """The data, for commands that take images alone.
+
+    Raises:
+        UsageError: it is code.
+    """
+    if not isinstance(data, Dataset):
+        raise UsageError(f"{data.name} holds {data.kind}, images are needed here")
+    return data
+
+
+def match_classes(data: _E, target: Target) -> _E:
+    """The data with its labels numbered as the target numbers its classes, where both name them.
+
+    Raises:
+        InputError: a class of the data is none of the target's.
+    """
+    names = target.class_names
+    if names is None or data.class_names is None or data.labels is None or names == data.class_names:
+        return data
+    place = {name: number for number, name in enumerate(names)}
+    used = [data.class_names[label] for label in sorted(set(data.labels.tolist()))]
+    missing = [name for name in used if name not in place]
+    if missing:
+        known = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
+        raise InputError(f"{data.name} has class {missing[0]!r}, which {target.name} does not know; it knows {known}")
+    number = torch.tensor([place.get(name, -1) for name in data.class_names])
+    return replace(data, labels=number[data.labels], class_names=names)
+
+
+def check_kind(target: Target, data: Examples) -> None:
+    """Refuse images for a target of code, and programs for one of images.
+
+    Raises:
+        UsageError: as it says.
+    """
+    if (target.takes == "code") != isinstance(data, CodeSet):
+        raise UsageError(f"{target.name} takes {target.takes}, and {data.name} holds {data.kind}")
+
+
+def check_fits(oracle: Oracle, data: Examples, purpose: Purpose = "probe") -> int | None:
+    """Compare shapes, ask the target the first example, and learn the number of classes.
 
     Queries: 1.
 
     Raises:
+        UsageError: the target takes another kind of input.
         InputError: the target takes images of another shape, or (where it runs on this machine) fails on one.
         TargetError: the target is out of reach.
     """
     target, shape = oracle.target, tuple(data.inputs.shape[1:])
+    check_kind(target, data)
     if target.input_shape is not None and tuple(target.input_shape) != shape:
         raise InputError(
             f"{target.name} takes images of shape {tuple(target.input_shape)}, {data.name} has {shape}"

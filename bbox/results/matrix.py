@@ -24,6 +24,7 @@ from bbox.data.base import Dataset
 from bbox.defenses import bundle
 from bbox.errors import InputError, UsageError
 from bbox.files import refuse_taken, write_whole
+from bbox.results.fits import only_images
 from bbox.results.matrix_figures import SCHEMA_VERSION, finished, matrix_figures, read_matrix
 from bbox.results.matrix_plan import Cell, Layers, Request, Row, bundle_name, plan_rows, split_list
 from bbox.results.metrics import default_epsilons
@@ -233,7 +234,7 @@ def _target(config: Config) -> Target:
 
 def _images(config: Config) -> Dataset:
     labels = None if config.labels is None else Path(config.labels)
-    return data_module.load(config.data, size=config.image_size, labels=labels)
+    return only_images(data_module.load(config.data, size=config.image_size, labels=labels))
 
 
 def write_text(path: Path, text: str) -> None:

@@ -18,14 +18,21 @@ __all__ = ["default_checkpoints", "default_epsilons", "interval", "summarise", "
 _RESAMPLES = 2000
 
 
-def default_checkpoints(budget: int) -> tuple[int, ...]:
+def default_checkpoints(budget: int, norm: str = "l2") -> tuple[int, ...]:
     """The query counts of the field's tables that lie below the budget, and the budget."""
-    usual = (100, 250, 500, 1000, 2000, 5000, 10_000, 20_000, 50_000, 100_000)
+    usual: tuple[int, ...] = (100, 250, 500, 1000, 2000, 5000, 10_000, 20_000, 50_000, 100_000)
+    if norm == "names":
+        usual = (50, 100, 200, 400, 800, *usual[4:])
     return (*[q for q in usual if q < budget], budget)
 
 
 def default_epsilons(shape: Sequence[int], norm: str = "l2") -> tuple[float, ...]:
-    """Thresholds in use for images of this shape: MNIST-like, CIFAR-like, larger (l2); one channel, or else (linf)."""
+    """Thresholds in use for images of this shape: MNIST-like, CIFAR-like, larger (l2); one channel, or else (linf).
+
+    For programs, numbers of renamed identifiers.
+    """
+    if norm == "names":
+        return (1.0, 2.0, 4.0)
     if norm == "linf":
         return (0.1, 0.2, 0.3) if shape[0] == 1 else (2 / 255, 4 / 255, 8 / 255)
     if len(shape) == 3 and max(shape[1:]) > 64:

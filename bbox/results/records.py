@@ -99,6 +99,10 @@ class Example:
         png_success, png_distance: the same of the 8-bit picture; ``None`` where the input is no picture.
         trace: (queries, distance) at each improvement.
         first_refused: the query at which the target first refused an answer; ``None`` where it never did.
+        first_adversarial: the query of the first row that met the goal, whether or not it is a valid result (a program
+            that does not mean the same is none).
+        repeats: rows that the attack had asked before and answered from memory: not asked again, no queries.
+        score, adversarial_score: the target's score of ``goal_label``, for the original and for the saved file.
     """
 
     index: int
@@ -115,6 +119,10 @@ class Example:
     png_distance: float | None = None
     trace: tuple[tuple[int, float], ...] = ()
     first_refused: int | None = None
+    first_adversarial: int | None = None
+    repeats: int = 0
+    score: float | None = None
+    adversarial_score: float | None = None
 
     @property
     def attacked(self) -> bool:

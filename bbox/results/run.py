@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from bbox.attacks.base import Attack
+from bbox.batch import Batch
 from bbox.calibrate import calibrate, choose_threads
-from bbox.data.base import Dataset
-from bbox.domain import Box
+from bbox.code.bindings import encoded
+from bbox.code.domain import Renaming
+from bbox.data.base import CodeSet, Examples
+from bbox.domain import Box, Domain
 from bbox.engine import Job, Pool, drive, make_jobs
 from bbox.errors import InputError, UsageError
 from bbox.goal import Goal
 from bbox.oracle import UNKNOWN, Oracle, Purpose, StopReason
-from bbox.results.fits import check_fits
+from bbox.results.code_figures import code_figures, textattack_csv
+from bbox.results.code_names import count_names
+from bbox.results.fits import check_fits, check_kind, match_classes
 from bbox.results.metrics import default_checkpoints, default_epsilons, summarise
 from bbox.results.records import SCHEMA_VERSION, Config, Example
-from bbox.results.store import RunFolder
+from bbox.results.saved import read_program, saved_for
+from bbox.results.store import RunFolder, StorageError
 from bbox.targets.base import REFUSED, Target
 from bbox.votes import most_frequent, vote
 from bbox.zo import fold, root_keys, uniform
@@ -58,7 +65,7 @@ class Plan:
     config: Config
     attack: Attack
     oracle: Oracle
-    data: Dataset
+    data: Examples
     goals: Tensor | None
     starts: Tensor | None
     pool: Pool | None
@@ -70,19 +77,26 @@ class Plan:
         return total if self.config.max_queries is None else min(total, self.config.max_queries)
 
 
-def prepare(config: Config, attack: Attack, target: Target, data: Dataset, *, starts: Tensor | None = None) -> Plan:
+def prepare(config: Config, attack: Attack, target: Target, data: Examples, *, starts: Tensor | None = None) -> Plan:
     """Check everything that can be checked, and ask the target one row (on the ``probe`` ledger).
 
     Raises:
         UsageError: options that do not fit each other or the target.
         InputError: the target cannot take the data's images.
     """
+    if target.takes != attack.takes:
+        raise UsageError(f"{config.attack} attacks {attack.takes}, and {target.name} takes {target.takes}")
+    check_kind(target, data)
+    if attack.takes == "code" and config.norm == "l2":  # the default of images
+        config = replace(config, norm=attack.norms[0])
     if config.norm not in attack.norms:
         has = " and ".join(attack.norms)
         raise UsageError(f"{config.attack} minimises {has}, not {config.norm}; give --norm {attack.norms[0]}")
     if attack.access == "scores" and target.access == "labels":
-        raise UsageError(f"{config.attack} needs scores, and {target.name} answers labels only")
+        hint = "; give --search labels (experimental)" if attack.takes == "code" else ""
+        raise UsageError(f"{config.attack} needs scores, and {target.name} answers labels only{hint}")
     quantize: Any = config.quantize
+    data = match_classes(data, target)
     oracle = Oracle(target, max_batch=config.max_batch or 128, quantize=quantize, limit=config.max_queries)
     full = data
     data = data.select(limit=config.limit, indices=config.indices)
@@ -95,6 +109,9 @@ def prepare(config: Config, attack: Attack, target: Target, data: Dataset, *, st
         )
     goals: Tensor | None = None
     pool = None if full.labels is None else Pool(full.inputs, full.labels)
+    if pool is None and attack.takes == "code":  # names to take are there without classes, too
+        pool = Pool(full.inputs, torch.zeros(len(full), dtype=torch.int64))
+    attack.ready(pool, oracle.device)
     if config.target_class is not None:
         if data.labels is None:
             raise UsageError("a targeted attack needs labelled data")
@@ -104,7 +121,7 @@ def prepare(config: Config, attack: Attack, target: Target, data: Dataset, *, st
             raise UsageError(f"every chosen example is of class {config.target_class} already")
         data, goals = data.take(keep), goals[keep]
         starts = None if starts is None or len(starts) == 1 else starts[keep]
-        if starts is None and not _in_pool(pool, goals) and config.start_from is None:
+        if attack.takes == "images" and starts is None and not _in_pool(pool, goals) and config.start_from is None:
             missing = next(int(g) for g in goals if pool is None or not bool((pool.labels == g).any()))
             raise UsageError(f"{data.name} has no image of class {missing} to start from; give --start-from")
     if starts is not None:
@@ -114,14 +131,17 @@ def prepare(config: Config, attack: Attack, target: Target, data: Dataset, *, st
     return Plan(config, attack, oracle, data, goals, starts, pool)
 
 
-def _target_classes(config: Config, data: Dataset, classes: int | None) -> Tensor:
-    labels = data.labels
+def _target_classes(config: Config, data: Examples, classes: int | None) -> Tensor:
+    labels: Tensor | None = data.labels
     if labels is None:
         raise UsageError("a targeted attack needs labelled data")
     if isinstance(config.target_class, int):
         if config.target_class < 0 or (classes is not None and config.target_class >= classes):
             raise UsageError(f"target class {config.target_class} does not exist; the target has {classes} classes")
         return torch.full_like(labels, config.target_class)
+    if config.target_class in (data.class_names or ()):
+        names = data.class_names or ()
+        return torch.full_like(labels, names.index(str(config.target_class)))
     if classes is None:
         raise UsageError("the target does not say how many classes it has; give the target class as a number")
     if config.target_class == "next":
@@ -129,7 +149,7 @@ def _target_classes(config: Config, data: Dataset, classes: int | None) -> Tenso
     if config.target_class == "random":
         draw = uniform(fold(root_keys(config.seed, data.indices), _TARGET_CLASS_STREAM), 1)[:, 0]
         return (labels + 1 + (draw * (classes - 1)).long()) % classes
-    raise UsageError(f"target class is {config.target_class!r}, expected a number, next or random")
+    raise UsageError(f"target class is {config.target_class!r}, expected a number, a class by name, next or random")
 
 
 def _in_pool(pool: Pool | None, goals: Tensor) -> bool:
@@ -198,9 +218,27 @@ def execute(
             "ledger": {purpose: asdict(ledger) for purpose, ledger in oracle.books.items()},
         }
         folder.write_session(record, session)
+    if isinstance(data, CodeSet):
+        everything = data.inputs if plan.pool is None else plan.pool.inputs
+        count_names(folder, everything, functions=_functions(plan))
     results = figures(folder)
     folder.write_json("results.json", results)
+    if isinstance(data, CodeSet):
+        _write_back(data, folder)
     return results
+
+
+def _write_back(data: CodeSet, folder: RunFolder) -> None:
+    """Log the programs as TextAttack does, and write the adversarial ones in the format that the data came in."""
+    folder.write_bytes("results.csv", encoded(textattack_csv(folder, data.class_names)))
+    found = [(e.index, read_program(folder, "adversarial", e.index)) for e in folder.examples().values() if e.success]
+    if data.origin is None or not found:
+        return
+    path = folder.path / "adversarial-data"
+    try:
+        data.origin.write(path, found)
+    except OSError as error:
+        raise StorageError(f"cannot write {path}: {error.strerror}; make room and go on with --resume") from error
 
 
 def _tune(plan: Plan, folder: RunFolder, threads: int | Literal["auto"] | None) -> None:
@@ -225,6 +263,11 @@ def figures(folder: RunFolder) -> dict[str, Any]:
     run = folder.run()
     config = Config.from_json(run["config"])
     examples = list(folder.examples().values())
+    checkpoints = config.checkpoints or default_checkpoints(config.budget, config.norm)
+    code: dict[str, Any] = {}
+    if config.norm == "names":
+        functions = bool(run["attack"]["functions"])
+        code = {"code": code_figures(folder, examples, checkpoints=checkpoints, functions=functions)}
     return {
         "schema_version": SCHEMA_VERSION,
         "complete": len(examples) == run["data"]["examples"],
@@ -236,21 +279,24 @@ def figures(folder: RunFolder) -> dict[str, Any]:
         "seed": config.seed,
         "summary": summarise(
             examples,
-            checkpoints=config.checkpoints or default_checkpoints(config.budget),
+            checkpoints=checkpoints,
             epsilons=config.epsilons or default_epsilons(run["data"]["shape"], config.norm),
         ),
+        **code,
         "examples": [e.to_json() for e in examples],
     }
 
 
-def _ask(oracle: Oracle, rows: Tensor, purpose: Purpose) -> Tensor:
-    """Labels of each row (m, copies): asked once, of a target that answers at random ``_COPIES`` times.
+def _ask(oracle: Oracle, rows: Batch, purpose: Purpose) -> tuple[Tensor, Tensor | None]:
+    """Labels of each row (m, copies), and its mean scores (m, classes) where there are scores.
 
-    The copies are asked one after another and not side by side, so that no detector sees a row twice (``fresh``).
+    It is asked once, of a target that answers at random ``_COPIES`` times: the copies one after another and not side by
+    side, so that no detector sees a row twice (``fresh``).
     """
-    parts = torch.split(rows, oracle.max_batch)
     times = range(1 if oracle.target.deterministic else _COPIES)
-    return torch.stack([torch.cat([oracle.ask(part, purpose).labels for part in parts]) for _ in times], 1)
+    given = [oracle.ask(rows, purpose) for _ in times]
+    scores = [answers.scores for answers in given if answers.scores is not None]
+    return torch.stack([answers.labels for answers in given], 1), torch.stack(scores).mean(0) if scores else None
 
 
 def _clean(plan: Plan, folder: RunFolder, progress: Progress, report: Callable[[Progress], None]) -> Tensor:
@@ -260,12 +306,12 @@ def _clean(plan: Plan, folder: RunFolder, progress: Progress, report: Callable[[
         return known
     progress.phase = "clean"
     report(progress)
-    labels = _ask(plan.oracle, plan.data.inputs, "clean")
+    labels, scores = _ask(plan.oracle, plan.data.inputs, "clean")
     if plan.data.labels is None:
         labels = most_frequent(labels, labels != REFUSED)
     else:  # by the vote that verifies files, so that what is right here would not verify as it is
         labels = vote(labels, torch.arange(len(labels)), Goal(plan.data.labels))
-    folder.write_clean_labels(labels)
+    folder.write_clean(labels, scores)
     return labels
 
 
@@ -287,7 +333,11 @@ def _skip_wrong(plan: Plan, folder: RunFolder, predicted: Tensor) -> None:
     """
     truth, goals = _truth(plan, predicted), _goals(plan, predicted)
     reasons: dict[int, StopReason] = {UNKNOWN: "target_error", REFUSED: "refused"}
+    scores = folder.clean_scores()
     wrong = ((predicted != truth) | (predicted < 0)).nonzero()[:, 0].tolist()
+    saved = saved_for(plan.data, folder)
+    for i in wrong:
+        saved.keep(int(plan.data.indices[i]), plan.data.inputs[i])
     folder.write_examples(
         {
             i: Example(
@@ -297,6 +347,7 @@ def _skip_wrong(plan: Plan, folder: RunFolder, predicted: Tensor) -> None:
                 predicted=int(predicted[i]),
                 goal_label=int(goals[i]),
                 stop_reason=reasons.get(int(predicted[i]), "already_wrong"),
+                score=_score(scores, i, int(goals[i])),
             )
             for i in wrong
         }
@@ -316,68 +367,103 @@ def _jobs(plan: Plan, predicted: Tensor, done: set[int]) -> Any:
         examples=positions,
         starts=None if plan.starts is None else plan.starts[positions],
         pool=plan.pool,
-        domain=_domain(plan.config),
+        domain=_domain(plan),
         stop_at=plan.config.stop_at,
     )
 
 
-def _domain(config: Config) -> Box:
+def _domain(plan: Plan) -> Domain:
     """Where the run's rows lie, and how their distances are measured."""
-    norm: Any = config.norm
-    return Box(norm=norm, levels=255 if config.quantize == "8bit" else 0)
+    if plan.attack.takes == "code":
+        return Renaming(_functions(plan))
+    norm: Any = plan.config.norm
+    return Box(norm=norm, levels=255 if plan.config.quantize == "8bit" else 0)
+
+
+def _functions(plan: Plan) -> bool:
+    """Whether an attack on code may rename functions as well."""
+    return bool(getattr(plan.attack, "functions", False))
+
+
+def _score(scores: Tensor | None, row: int, label: int) -> float | None:
+    """A row's finite score of a class, ``None`` where there is none."""
+    if scores is None or not 0 <= label < scores.shape[1]:
+        return None
+    value = float(scores[row, label])
+    return value if math.isfinite(value) else None
 
 
 def _finish(plan: Plan, folder: RunFolder, job: Job, predicted: Tensor) -> dict[int, Example]:
     """Save a finished group's adversarial examples, read them back, ask again, and measure what was read."""
-    data, accounts = plan.data, job.accounts
-    truth, traces = _truth(plan, predicted), accounts.traces()
+    data, accounts, saved = plan.data, job.accounts, saved_for(plan.data, folder, functions=_functions(plan))
+    truth, traces, clean = _truth(plan, predicted), accounts.traces(), folder.clean_scores()
     found = torch.isfinite(accounts.distance).nonzero()[:, 0].tolist()
-    pictures = data.inputs.shape[1] in (1, 3)
     position = job.examples.tolist()
     indices = data.indices[job.examples].tolist()
-    originals, saved, pngs = [], [], []
-    for row in found:
-        index = indices[row]
-        folder.write_array("originals", index, accounts.originals[row])
-        folder.write_array("adversarial", index, accounts.best[row])
-        originals.append(folder.read_array("originals", index))
-        saved.append(folder.read_array("adversarial", index))
-        if pictures:
-            folder.write_png(index, accounts.best[row])
-            pngs.append(folder.read_png(index))
-    files = dict(zip(found, _verify(plan, job, found, originals, saved), strict=True))
-    eights = dict(zip(found, _verify(plan, job, found, originals, pngs), strict=True)) if pictures else {}
+    files: dict[int, _Verified] = {}
+    eights: dict[int, _Verified] = {}
+    for row in set(range(len(accounts))) - set(found):
+        saved.keep(indices[row], accounts.originals[row])
+    if found:
+        for row in found:
+            saved.write(indices[row], accounts.originals[row], accounts.best[row])
+        names = [indices[row] for row in found]
+        originals, pictures = saved.read("originals", names), saved.pictures(names)
+        files = _verify(plan, job, found, originals, saved.read("adversarial", names))
+        eights = {} if pictures is None else _verify(plan, job, found, originals, pictures)
     examples = {}
     for row, place in enumerate(position):
-        label, success, distance = files.get(row, (None, False, None))
-        _, png_success, png_distance = eights.get(row, (None, None, None))
+        file, picture = files.get(row, _Verified()), eights.get(row)
+        goal_label = int(accounts.goal.labels[row])
         examples[place] = Example(
             index=indices[row],
             id=data.ids[place],
             label=int(truth[place]),
             predicted=int(predicted[place]),
-            goal_label=int(accounts.goal.labels[row]),
+            goal_label=goal_label,
             stop_reason=accounts.stopped[row] or "interrupted",
             queries=int(accounts.spent[row]),
-            success=success,
-            adversarial_label=label,
-            distance=distance,
-            png_success=png_success,
-            png_distance=png_distance,
+            success=file.success,
+            adversarial_label=file.label,
+            distance=file.distance,
+            png_success=None if picture is None else picture.success,
+            png_distance=None if picture is None else picture.distance,
             trace=tuple(zip(traces[row][0].tolist(), traces[row][1].tolist(), strict=True)),
             first_refused=folder.first_refused(place),
+            first_adversarial=int(accounts.first[row]) or None,
+            repeats=int(accounts.repeats[row]),
+            score=_score(clean, place, goal_label),
+            adversarial_score=file.score,
         )
     return examples
 
 
-def _verify(
-    plan: Plan, job: Job, found: Sequence[int], originals: Sequence[Tensor], files: Sequence[Tensor]
-) -> list[tuple[int, bool, float]]:
-    """Ask files as they were read (``verify`` ledger): label, whether it meets the goal, float64 distance of each."""
-    if not files:
-        return []
-    rows = plan.oracle.admissible(torch.stack(list(files))).cpu()
-    labels = vote(_ask(plan.oracle, rows, "verify"), torch.tensor(found), job.problem.goal)
-    met = job.problem.goal.met(labels, torch.tensor(found)) & (labels >= 0)
-    distance = job.problem.domain.distance(torch.stack(list(originals)), rows)
-    return list(zip(labels.tolist(), met.tolist(), distance.tolist(), strict=True))
+@dataclass(frozen=True)
+class _Verified:
+    """What the target says of a saved file: its label, whether that meets the goal, the score of the goal's class."""
+
+    label: int | None = None
+    success: bool = False
+    distance: float | None = None
+    score: float | None = None
+
+
+def _verify(plan: Plan, job: Job, found: Sequence[int], originals: Batch, files: Batch) -> dict[int, _Verified]:
+    """Ask files as they were read (``verify`` ledger), and measure them in float64. A file outside the domain, which
+    has no finite distance, is no success."""
+    rows = plan.oracle.admissible(files)
+    rows = rows.cpu() if isinstance(rows, Tensor) else rows
+    copies, scores = _ask(plan.oracle, rows, "verify")
+    owner, goal = torch.tensor(found), job.problem.goal
+    labels = vote(copies, owner, goal)
+    distance = job.accounts.domain.distance(originals, rows)
+    met = goal.met(labels, owner) & (labels >= 0) & torch.isfinite(distance)
+    return {
+        row: _Verified(
+            label=int(labels[i]),
+            success=bool(met[i]),
+            distance=float(distance[i]) if math.isfinite(float(distance[i])) else None,
+            score=_score(scores, i, int(goal.labels[row])),
+        )
+        for i, row in enumerate(found)
+    }

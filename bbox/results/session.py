@@ -12,8 +12,10 @@ from torch import Tensor
 
 from bbox import __version__, data, targets
 from bbox.attacks import make_attack
+from bbox.attacks.base import Attack
 from bbox.calibrate import usable_cores
 from bbox.errors import InputError
+from bbox.results.fits import only_images
 from bbox.results.records import SCHEMA_VERSION, Config
 from bbox.results.run import Plan, prepare
 from bbox.results.store import RunFolder
@@ -44,7 +46,8 @@ def _starts(config: Config) -> Tensor:
     path = Path(config.start_from or "")
     if path.is_file() and path.suffix.lower() in (".png", ".jpg", ".jpeg", ".bmp", ".webp"):
         return data.read_image(path)[None]
-    return data.load(str(config.start_from), size=config.image_size).inputs
+    starts: Tensor = only_images(data.load(str(config.start_from), size=config.image_size)).inputs
+    return starts
 
 
 def describe_run(plan: Plan, command: str) -> dict[str, Any]:
@@ -54,8 +57,10 @@ def describe_run(plan: Plan, command: str) -> dict[str, Any]:
         "command": command,
         "config": plan.config.to_json(),
         "target": _target(plan),
+        **_attack(getattr(plan, "attack", None)),
         "data": {
             "name": plan.data.name,
+            "kind": plan.data.kind,
             "fingerprint": plan.data.fingerprint(),
             "examples": len(plan.data),
             "shape": list(plan.data.inputs.shape[1:]),
@@ -97,6 +102,13 @@ def _target(plan: Plan) -> dict[str, Any]:
         "input_shape": None if target.input_shape is None else list(target.input_shape),
         "num_classes": target.num_classes,
     }
+
+
+def _attack(attack: Attack | None) -> dict[str, Any]:
+    """What the figures need to know of the attack; nothing for runs of other commands, which have none."""
+    if attack is None:
+        return {}
+    return {"attack": {"takes": attack.takes, "functions": bool(getattr(attack, "functions", False))}}
 
 
 def _device_name(device: torch.device) -> str:

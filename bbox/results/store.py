@@ -36,6 +36,7 @@ CREATE TABLE IF NOT EXISTS answers (
     id INTEGER PRIMARY KEY, examples BLOB NOT NULL, numbers BLOB NOT NULL, labels BLOB NOT NULL, scores BLOB
 );
 CREATE TABLE IF NOT EXISTS clean (id INTEGER PRIMARY KEY CHECK (id = 0), labels BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS clean_scores (id INTEGER PRIMARY KEY CHECK (id = 0), scores BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS examples (position INTEGER PRIMARY KEY, record TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS sessions (id INTEGER PRIMARY KEY, record TEXT NOT NULL);
 """
@@ -124,6 +125,13 @@ class RunFolder:
     def write_json(self, name: str, data: dict[str, Any]) -> None:
         self.write_text(name, json.dumps(data, indent=1, allow_nan=False) + "\n")
 
+    def write_bytes(self, name: str | Path, content: bytes) -> None:
+        """Write a file whole or not at all, in a folder that is made where it is missing."""
+        path = self.path / name
+        with self._writing():
+            path.parent.mkdir(exist_ok=True)
+            write_whole(path, content)
+
     def write_text(self, name: str, text: str) -> None:
         """Write a file whole or not at all."""
         with self._writing():
@@ -197,9 +205,22 @@ class RunFolder:
         row = self._db.execute("SELECT labels FROM clean").fetchone()
         return None if row is None else torch.from_numpy(np.frombuffer(row[0], dtype=np.int64).copy())
 
-    def write_clean_labels(self, labels: Tensor) -> None:
+    def clean_scores(self) -> Tensor | None:
+        """The target's scores of the originals, (n, classes) float32, ``None`` where it gives labels only."""
+        row = self._db.execute("SELECT scores FROM clean_scores").fetchone()
+        labels = self.clean_labels()
+        if row is None or labels is None:
+            return None
+        return torch.from_numpy(np.frombuffer(row[0], dtype=np.float32).copy()).view(len(labels), -1)
+
+    def write_clean(self, labels: Tensor, scores: Tensor | None) -> None:
+        """Record the answers to the originals. Shapes: labels (n,) int64, scores (n, classes) float32."""
         with self._writing():
+            self._db.execute("BEGIN")
             self._db.execute("INSERT INTO clean (id, labels) VALUES (0, ?)", (labels.numpy().tobytes(),))
+            if scores is not None:
+                self._db.execute("INSERT INTO clean_scores (id, scores) VALUES (0, ?)", (scores.numpy().tobytes(),))
+            self._db.execute("COMMIT")
 
     def examples(self) -> dict[int, Example]:
         """Finished examples by their position in the run's selection."""

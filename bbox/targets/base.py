@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 Access = Literal["scores", "labels"]
+Takes = Literal["images", "code"]
 
 REFUSED = -2  # the label of a row that a target refused to answer (``Target.refuses``)
 
@@ -18,10 +19,12 @@ class Target(ABC):
 
     Attributes:
         name: what the user would type to load it again, for example ``zoo:digits``.
+        takes: what one row is: an image, or a program (then rows are ``bbox.code.Programs``).
         access: ``"scores"`` if the target answers (n, classes) scores, ``"labels"`` if it answers (n,) class
             indices.
         input_shape: the shape of one row (channels, height, width), ``None`` where any shape goes.
         num_classes: number of classes, ``None`` where the target does not say.
+        class_names: their names by index, ``None`` where the target does not say; data with names is matched by them.
         device: where rows should lie.
         in_process: whether a forward runs on this machine (then the oracle may calibrate its batch size).
         deterministic: whether a row that is asked again gets the same answer.
@@ -30,9 +33,11 @@ class Target(ABC):
     """
 
     name: str
+    takes: Takes = "images"
     access: Access = "scores"
     input_shape: tuple[int, ...] | None = None
     num_classes: int | None = None
+    class_names: tuple[str, ...] | None = None
     device: torch.device = torch.device("cpu")
     in_process: bool = True
     deterministic: bool = True
@@ -40,13 +45,13 @@ class Target(ABC):
     rows_per_query: int = 1
 
     @abstractmethod
-    def __call__(self, rows: Tensor) -> Tensor:
+    def __call__(self, rows: Any) -> Tensor:
         """Classify rows.
 
         Only the oracle calls this; it is the one place where a query happens.
 
         Shapes:
-            rows: (n, channels, height, width), float32 in [0, 1], on ``device``.
+            rows: (n, channels, height, width), float32 in [0, 1], on ``device``; or n programs.
             returns: (n, classes) scores, or (n,) int64 labels where ``access`` is ``"labels"``.
         """
 

@@ -25,6 +25,24 @@ KINDS = Registry(
             "bbox.targets.clip:load",
             "clip:PATH_OR_ID with classes=..., a zero-shot classifier of transformers",
         ),
+        "hf-code": Entry(
+            "bbox.targets.code.hf:load",
+            "hf-code:PATH_OR_ID, a classifier of source code that transformers has saved",
+        ),
+        "code": Entry(
+            "bbox.targets.code.user_code:load",
+            "code:PACKAGE.MODULE:NAME, any classifier of source code, or code:FILE.joblib (needs --trust)",
+        ),
+        "magika": Entry(
+            "bbox.targets.code.magika:load",
+            "magika:raw or magika:policy, Google's classifier of file types as it ships",
+            needs="bbox-toolkit[magika]",
+        ),
+        "credsweeper": Entry(
+            "bbox.targets.code.credsweeper:load",
+            "credsweeper:medium, a scanner for hard-coded credentials as it ships",
+            needs="bbox-toolkit[credsweeper]",
+        ),
         "python": Entry("bbox.targets.callables:load", "python:PACKAGE.MODULE:FUNCTION, any callable"),
         "foolbox": Entry("bbox.targets.foolbox_model:load", "foolbox:PACKAGE.MODULE:FACTORY, a foolbox model"),
         "defended": Entry("bbox.defenses.bundle:load", "defended:RUN, a model inside what bbox defend has made"),
@@ -32,6 +50,7 @@ KINDS = Registry(
     },
 )
 
+_ALONE = {"magika": "raw", "credsweeper": "medium"}  # what a kind means without a reference
 _EXTENSIONS = {".pt2": "pt2", ".pt": "pickle", ".pth": "pickle"}
 _HINTS = {
     ".safetensors": "holds weights only; use torchvision:NAME with weights=PATH, or torch:module:factory",
@@ -48,6 +67,8 @@ def split_spec(spec: str) -> tuple[str, str]:
         InputError: a file whose extension no kind reads.
     """
     prefix, colon, reference = spec.partition(":")
+    if spec in _ALONE and not Path(spec).exists():
+        return spec, _ALONE[spec]
     if colon and prefix in KINDS.names():
         if not reference:
             raise UsageError(f"target {spec!r} ends after its kind; expected {KINDS.entry(prefix).summary}")

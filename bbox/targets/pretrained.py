@@ -33,14 +33,20 @@ def pretrained(auto: str, reference: str, *, spec: str, trust: bool = False) -> 
     return _load(auto, reference, spec, trust_remote_code=trust)
 
 
-def pretrained_model(reference: str, *, spec: str, trust: bool = False, optional: str = "") -> nn.Module:
-    """``AutoModel`` in float32 and eval mode, without gradients; every weight is from the file.
+def pretrained_model(
+    reference: str, *, spec: str, trust: bool = False, optional: str = "", auto: str = "AutoModel", hint: str = ""
+) -> nn.Module:
+    """``AutoModel``, or another class of transformers, in float32 and eval mode, without gradients.
+
+    Every weight is from the file.
 
     Float32 always: a search by differences of scores is as exact as the forward is.
 
     Args:
+        auto: the class of transformers.
         optional: name of a child that the file may lack, as that of a classifier lacks a pooling layer; it is
             ``None`` then.
+        hint: what to say of a file that lacks weights.
 
     Raises:
         UsageError, InputError: as ``pretrained``; and a file that lacks weights, which transformers would draw at
@@ -48,7 +54,7 @@ def pretrained_model(reference: str, *, spec: str, trust: bool = False, optional
     """
     with torch.random.fork_rng(devices=[]):
         model, found = _load(
-            "AutoModel",
+            auto,
             reference,
             spec,
             dtype=torch.float32,
@@ -60,7 +66,8 @@ def pretrained_model(reference: str, *, spec: str, trust: bool = False, optional
         setattr(model, optional, None)
         missing = [key for key in missing if not key.startswith(f"{optional}.")]
     if missing:
-        raise InputError(f"{spec}: the file lacks {len(missing)} weights of the model, for example {missing[0]!r}")
+        lacks = f"{spec}: the file lacks {len(missing)} weights of the model, for example {missing[0]!r}"
+        raise InputError(f"{lacks}; {hint}" if hint else lacks)
     plain: nn.Module = model.eval().requires_grad_(False)
     return plain
 

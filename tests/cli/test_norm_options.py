@@ -43,7 +43,7 @@ def test_without_one_both_have_their_defaults(bbox: Callable[..., Ended]) -> Non
     [
         (("cgba", "--norm", "linf"), "cgba minimises l2, not linf; give --norm l2"),
         (("square", "--epsilon", "1", "--epsilon", "2"), "square attacks at one distance; give --epsilon once"),
-        (("square", "--norm", "l3"), "norm is 'l3', expected l2 or linf"),
+        (("square", "--norm", "l3"), "norm is 'l3', expected l2 or linf or names"),
         (("square", "--loss", "hinge"), "square: loss is 'hinge', expected margin, scale-free, reverse"),
     ],
 )

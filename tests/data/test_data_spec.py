@@ -11,7 +11,7 @@ import torch
 
 import bbox.data
 import bbox.zoo
-from bbox.data import Dataset, load
+from bbox.data import CodeSet, Dataset, load
 from bbox.errors import InputError, UsageError
 
 
@@ -165,7 +165,11 @@ def test_the_real_zoo():
         data = load(f"zoo:{name}")
         assert data.name == f"zoo:{name}" and int(data.labels.max()) < entry.num_classes
         assert entry.input_shape is None or tuple(data.inputs.shape[1:]) == entry.input_shape
-        assert load(f"zoo:{name}", size=20).inputs.shape[2:] == (20, 20)
+        if isinstance(data, CodeSet):
+            with pytest.raises(UsageError, match="is code, which has no image size"):
+                load(f"zoo:{name}", size=20)
+        else:
+            assert load(f"zoo:{name}", size=20).inputs.shape[2:] == (20, 20)
 
 
 def test_public_names():

@@ -45,7 +45,7 @@ def _append(folder: RunFolder, examples: list, numbers: list, labels: list, scor
 def test_create_and_open_again(folder: RunFolder) -> None:
     assert folder.run() == RUN
     folder.write_examples({2: EXAMPLES[2], 0: EXAMPLES[0]})
-    folder.write_clean_labels(torch.tensor([3, -1]))
+    folder.write_clean(torch.tensor([3, -1]), None)
     folder.close()
     with RunFolder.open(folder.path) as again:
         assert again.run() == RUN
@@ -213,7 +213,7 @@ class _FullDatabase:
     [
         lambda folder: _append(folder, [0], [1], [2]),
         lambda folder: folder.write_examples({0: EXAMPLES[0]}),
-        lambda folder: folder.write_clean_labels(torch.tensor([1])),
+        lambda folder: folder.write_clean(torch.tensor([1]), None),
         lambda folder: folder.write_session({}),
     ],
     ids=["answers", "examples", "clean", "session"],

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bbox.batch import Batch
 from bbox.defenses.blackvip.objective import Objective
 from bbox.defenses.blackvip.train import Course, Fused, train
 from bbox.defenses.blackvip.workers import Step, keys_of
@@ -126,7 +127,7 @@ class _Counted(Oracle):
         super().__init__(target, **options)
         self._counts = counts
 
-    def _deliver(self, rows: Tensor, purpose: Purpose) -> Answers:
+    def _deliver(self, rows: Batch, purpose: Purpose) -> Answers:
         answers = super()._deliver(rows, purpose)
         self._counts[:] = astuple(self.books[purpose])
         return answers
