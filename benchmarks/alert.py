@@ -218,6 +218,7 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 OURS: dict[str, dict[str, Any]] = {
     "bbox bandit": {"substitutes": "same"},
+    "bbox bandit, functions": {"substitutes": "same", "functions": True},
     "bbox greedy": {"substitutes": "same", "search": "greedy"},
     "bbox bandit, corpus": {"substitutes": "corpus"},
     "bbox bandit, corpus by class": {"substitutes": "corpus,rank=class"},

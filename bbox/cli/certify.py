@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as json_module
 import shlex
 import sys
 import time
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.table import Table
 
-from bbox.cli.console import Line, console, say
+from bbox.cli.console import Line, console, say, tell
 from bbox.cli.options import pairs, read_indices
 from bbox.errors import UsageError
 
@@ -121,11 +120,7 @@ def _execute(plan: Any, folder: Any, values: dict[str, Any]) -> None:
     results = execute_certify(plan, folder, on_progress=progress, threads=values["threads"] or "auto")
     if progress is not None:
         progress.close()
-        print_certificate(results, folder.path)
-    if values["json"]:
-        click.echo(json_module.dumps({"run": str(folder.path), **results}))
-    elif values["quiet"]:
-        say(str(folder.path))
+    tell(results, folder.path, values, print_certificate)
 
 
 class _Progress:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import time
+from collections.abc import Callable
+from pathlib import Path
 from statistics import median
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
@@ -17,7 +20,7 @@ from rich.table import Table
 if TYPE_CHECKING:
     from bbox.results.run import Progress as RunProgress
 
-__all__ = ["Display", "Line", "code_lines", "console", "figures_table", "say"]
+__all__ = ["Display", "Line", "code_lines", "console", "figures_table", "say", "tell"]
 
 _PLAIN_SECONDS = 5.0  # between two plain progress lines
 
@@ -32,6 +35,18 @@ def console(*, stdout: bool = False) -> Console:
 def say(text: str) -> None:
     """One plain line on stderr."""
     click.echo(text, err=True)
+
+
+def tell(
+    results: dict[str, Any], path: Path, values: dict[str, Any], show: Callable[[dict[str, Any], Path], None]
+) -> None:
+    """End a command: a table on stderr by ``show``; with ``--json`` results on stdout, with ``--quiet`` the folder."""
+    if not values["quiet"]:
+        show(results, path)
+    if values["json"]:
+        click.echo(json.dumps({"run": str(path), **results}))
+    elif values["quiet"]:
+        say(str(path))
 
 
 class _Watcher(Protocol):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import json as json_module
 import shlex
 import sys
 import time
@@ -13,7 +12,7 @@ from typing import Any
 import click
 from rich.table import Table
 
-from bbox.cli.console import Line, console, say
+from bbox.cli.console import Line, console, say, tell
 from bbox.cli.options import pairs
 from bbox.errors import UsageError
 
@@ -247,11 +246,7 @@ def _execute(plan: Any, folder: Any, values: dict[str, Any]) -> None:
     results = execute_defend(plan, folder, report=progress)
     if progress is not None:
         progress.close()
-        print_fit(results, folder.path)
-    if values["json"]:
-        click.echo(json_module.dumps({"run": str(folder.path), **results}))
-    elif values["quiet"]:
-        say(str(folder.path))
+    tell(results, folder.path, values, print_fit)
 
 
 class _Progress:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as json_module
 import shlex
 import sys
 import time
@@ -12,7 +11,7 @@ from typing import Any
 import click
 from rich.table import Table
 
-from bbox.cli.console import Line, console, say
+from bbox.cli.console import Line, console, say, tell
 from bbox.cli.options import pairs
 from bbox.errors import UsageError
 
@@ -121,12 +120,7 @@ def _execute(plan: Any, folder: Any, values: dict[str, Any]) -> None:
     progress = _Progress()
     results = execute_finetune(plan, folder, watch=None if values["quiet"] else progress)
     progress.close()
-    if not values["quiet"]:
-        print_finetune(results, folder.path)
-    if values["json"]:
-        click.echo(json_module.dumps({"run": str(folder.path), **results}))
-    elif values["quiet"]:
-        say(str(folder.path))
+    tell(results, folder.path, values, print_finetune)
 
 
 class _Progress:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as json_module
 import shlex
 import sys
 import time
@@ -12,7 +11,7 @@ from typing import Any
 import click
 from rich.table import Table
 
-from bbox.cli.console import Line, console, say
+from bbox.cli.console import Line, console, say, tell
 from bbox.cli.options import pairs
 from bbox.errors import UsageError
 
@@ -118,12 +117,7 @@ def _execute(plan: Any, folder: Any, values: dict[str, Any]) -> None:
     report = None if values["quiet"] else lambda stage, done, total: line(f"{stage}: {done:,} of {total:,}")
     results = execute_smoothing(plan, folder, report=report)
     line.close()
-    if not values["quiet"]:
-        print_smoothing(results, folder.path)
-    if values["json"]:
-        click.echo(json_module.dumps({"run": str(folder.path), **results}))
-    elif values["quiet"]:
-        say(str(folder.path))
+    tell(results, folder.path, values, print_smoothing)
 
 
 def print_smoothing(results: dict[str, Any], path: Path) -> None:
