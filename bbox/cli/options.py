@@ -18,8 +18,7 @@ __all__ = ["config_from", "pairs", "read_indices", "run_options"]
 _F = TypeVar("_F", bound=Callable[..., Any])
 _DEFAULT_LIMIT = 64  # examples attacked where nothing is said of data
 _DEMOS = {"images": "zoo:digits", "code": "zoo:python-projects"}  # target and data where none is named
-
-_DEFAULT = "zoo:digits, or zoo:python-projects for code"
+_DEFAULT = "{images}, or {code} for code".format(**_DEMOS)
 
 _OPTIONS = [
     click.option("--target", help=f"What to attack; see bbox list targets.  [default: {_DEFAULT}]"),

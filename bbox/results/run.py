@@ -184,7 +184,8 @@ def execute(
         report(progress)
         _tune(plan, folder, threads)
         predicted = _clean(plan, folder, progress, report)
-        _skip_wrong(plan, folder, predicted)
+        scores = folder.clean_scores()  # once: for 1,000 classes it is a large table
+        _skip_wrong(plan, folder, predicted, scores)
         done = folder.examples()
         progress.phase, progress.finished = "attack", len(done)
         progress.queries = sum(e.queries for e in done.values())
@@ -202,7 +203,7 @@ def execute(
         spent, finished = progress.queries, list(progress.distances)
         jobs = _jobs(plan, predicted, set(done))
         for job in drive(plan.attack, oracle, jobs, journal=folder, time_limit=time_limit, on_forward=on_forward):
-            examples = _finish(plan, folder, job, predicted)
+            examples = _finish(plan, folder, job, predicted, scores)
             folder.write_examples(examples)
             spent += sum(e.queries for e in examples.values())
             finished += [e.distance if e.distance is not None else float("inf") for e in examples.values()]
@@ -325,7 +326,7 @@ def _goals(plan: Plan, predicted: Tensor) -> Tensor:
     return _truth(plan, predicted) if plan.goals is None else plan.goals
 
 
-def _skip_wrong(plan: Plan, folder: RunFolder, predicted: Tensor) -> None:
+def _skip_wrong(plan: Plan, folder: RunFolder, predicted: Tensor, scores: Tensor | None) -> None:
     """Examples that the target gets wrong (or does not answer) from the start are not attacked.
 
     A refused original has no clean answer to leave, and its user is turned away without an attack: a false alarm, which
@@ -333,7 +334,6 @@ def _skip_wrong(plan: Plan, folder: RunFolder, predicted: Tensor) -> None:
     """
     truth, goals = _truth(plan, predicted), _goals(plan, predicted)
     reasons: dict[int, StopReason] = {UNKNOWN: "target_error", REFUSED: "refused"}
-    scores = folder.clean_scores()
     wrong = ((predicted != truth) | (predicted < 0)).nonzero()[:, 0].tolist()
     saved = saved_for(plan.data, folder)
     for i in wrong:
@@ -393,10 +393,10 @@ def _score(scores: Tensor | None, row: int, label: int) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _finish(plan: Plan, folder: RunFolder, job: Job, predicted: Tensor) -> dict[int, Example]:
+def _finish(plan: Plan, folder: RunFolder, job: Job, predicted: Tensor, scores: Tensor | None) -> dict[int, Example]:
     """Save a finished group's adversarial examples, read them back, ask again, and measure what was read."""
     data, accounts, saved = plan.data, job.accounts, saved_for(plan.data, folder, functions=_functions(plan))
-    truth, traces, clean = _truth(plan, predicted), accounts.traces(), folder.clean_scores()
+    truth, traces = _truth(plan, predicted), accounts.traces()
     found = torch.isfinite(accounts.distance).nonzero()[:, 0].tolist()
     position = job.examples.tolist()
     indices = data.indices[job.examples].tolist()
@@ -432,7 +432,7 @@ def _finish(plan: Plan, folder: RunFolder, job: Job, predicted: Tensor) -> dict[
             first_refused=folder.first_refused(place),
             first_adversarial=int(accounts.first[row]) or None,
             repeats=int(accounts.repeats[row]),
-            score=_score(clean, place, goal_label),
+            score=_score(scores, place, goal_label),
             adversarial_score=file.score,
         )
     return examples

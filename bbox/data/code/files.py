@@ -6,12 +6,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-import torch
-
 from bbox.code.languages import LANGUAGES, language_of
-from bbox.code.program import Program, Programs
+from bbox.code.program import Program
 from bbox.data.base import CodeSet
-from bbox.data.code.format import MAX_BYTES, checked_code, find_language, number_labels, refuse_source
+from bbox.data.code.format import MAX_BYTES, checked_code, code_set, find_language, number_labels, refuse_source
 from bbox.data.code.rows import BOM
 from bbox.errors import InputError
 from bbox.files import write_whole
@@ -71,15 +69,7 @@ def load_source_files(path: Path, *, language: str | None = None, label: str | N
         programs.append(Program(code, find_language(str(file), file, language, {}), None))
         if mark:
             marked.add(place)
-    return CodeSet(
-        name=str(path),
-        inputs=Programs(programs),
-        labels=None if numbers is None else torch.tensor(numbers, dtype=torch.int64),
-        indices=torch.arange(len(programs)),
-        ids=tuple(names),
-        class_names=classes,
-        origin=Files(root, tuple(names), frozenset(marked), single),
-    )
+    return code_set(path, programs, numbers, classes, names, Files(root, tuple(names), frozenset(marked), single))
 
 
 def visible_files(path: Path) -> Iterator[Path]:

@@ -7,11 +7,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
+import torch
+
 from bbox.code.languages import LANGUAGES, language_of, named
-from bbox.code.program import Program
+from bbox.code.program import Program, Programs
+from bbox.data.base import CodeSet
 from bbox.errors import InputError, UsageError
 
-__all__ = ["MAX_BYTES", "Format", "checked_code", "find_language", "number_labels", "refuse_source"]
+__all__ = ["MAX_BYTES", "Format", "checked_code", "code_set", "find_language", "number_labels", "refuse_source"]
 
 MAX_BYTES = 1_000_000
 """The longest program that is read, in bytes of UTF-8. Real sources are shorter; what is longer is data in disguise."""
@@ -34,6 +37,26 @@ class Format(Protocol):
             InputError: the source changed since it was read, or the format cannot hold a program.
             UsageError: ``folder`` is where the source lies.
         """
+
+
+def code_set(
+    path: Path,
+    programs: Sequence[Program],
+    numbers: Sequence[int] | None,
+    names: tuple[str, ...] | None,
+    ids: Sequence[str],
+    origin: Format,
+) -> CodeSet:
+    """The examples of a source, in its order; ``numbers`` and ``names`` as ``number_labels`` gives them."""
+    return CodeSet(
+        name=str(path),
+        inputs=Programs(programs),
+        labels=None if numbers is None else torch.tensor(numbers, dtype=torch.int64),
+        indices=torch.arange(len(programs)),
+        ids=tuple(ids),
+        class_names=names,
+        origin=origin,
+    )
 
 
 def checked_code(where: str, code: object) -> str:

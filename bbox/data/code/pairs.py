@@ -6,11 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
-
-from bbox.code.program import Program, Programs
+from bbox.code.program import Program
 from bbox.data.base import CodeSet
-from bbox.data.code.format import number_labels
+from bbox.data.code.format import code_set, number_labels
 from bbox.data.code.jsonl import JsonLines
 from bbox.data.code.records import Fields
 from bbox.data.code.rows import BOM, Places, read_lines
@@ -126,15 +124,7 @@ def load_pair_files(path: Path, data: Path, options: Fields) -> CodeSet:
     if not programs:
         raise InputError(f"{path}: no pairs in it")
     numbers, names = number_labels(path, labels)
-    return CodeSet(
-        name=str(path),
-        inputs=Programs(programs),
-        labels=None if numbers is None else torch.tensor(numbers, dtype=torch.int64),
-        indices=torch.arange(len(programs)),
-        ids=tuple(ids),
-        class_names=names,
-        origin=Pairs(functions, places, head),
-    )
+    return code_set(path, programs, numbers, names, ids, Pairs(functions, places, head))
 
 
 def _ids(text: str) -> list[str]:

@@ -6,11 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
-
-from bbox.code.program import Program, Programs
+from bbox.code.program import Program
 from bbox.data.base import CodeSet
-from bbox.data.code.format import checked_code, find_language, number_labels
+from bbox.data.code.format import checked_code, code_set, find_language, number_labels
 from bbox.data.code.gcj import Escapes, escape, unescape
 from bbox.data.code.rows import Places, Syntax
 from bbox.errors import InputError, UsageError
@@ -145,15 +143,7 @@ def load_records(path: Path, syntax: Syntax, options: Fields) -> CodeSet:
     if fields is None:
         raise InputError(f"{path}: no examples in it")
     numbers, names = number_labels(path, labels)
-    return CodeSet(
-        name=str(path),
-        inputs=Programs(programs),
-        labels=None if numbers is None else torch.tensor(numbers, dtype=torch.int64),
-        indices=torch.arange(len(programs)),
-        ids=tuple(ids),
-        class_names=names,
-        origin=Records(syntax, fields, places),
-    )
+    return code_set(path, programs, numbers, names, ids, Records(syntax, fields, places))
 
 
 def _listed(row: Mapping[str, object]) -> str:
