@@ -23,12 +23,14 @@ from pathlib import Path
 from statistics import mean, median
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 import bbox
 from bbox.code.equivalence import compare
 from bbox.code.program import Program, Programs
+from bbox.code.site import site_of
 from bbox.code.substitutes import Corpus, load_provider
 from bbox.problem import Pool
 from bbox.targets.code import CodeTarget
@@ -162,6 +164,22 @@ def public(case: Case, method: Any, seed: int) -> list[dict[str, Any]]:
     ]
 
 
+def one_random(case: Case, seed: int) -> list[dict[str, Any]]:
+    """The do-nothing baseline: one query, every safe identifier renamed to a random substitute of its own."""
+    rows = []
+    for number, (program, label) in enumerate(zip(case.programs, case.labels.tolist(), strict=True)):
+        rng, site = np.random.default_rng([seed, number]), site_of(program)
+        new: dict[str, str] = {}
+        for name in site.identifiers:
+            usable = [n for n in site.usable(case.names[program.code].get(name, ())) if n not in new.values()]
+            if usable:
+                new[name] = usable[int(rng.integers(len(usable)))]
+        found = site.render({i: new[b.name] for i, b in enumerate(site.bindings) if b.name in new})
+        hit = 1 if int(case(Programs([found])).argmax()) != label else None
+        rows.append({"raw": hit, "valid": hit, "valid_functions": hit, "queries": 1})
+    return rows
+
+
 def ours(case: Case, options: dict[str, Any], seed: int) -> list[dict[str, Any]]:
     """The same programs through ``bbox.attack``; with ``substitutes`` "same", the names of the public rules."""
     from bbox.targets.code import wrap
@@ -231,6 +249,7 @@ def measure(root: Path, name: str, limit: int, only: str) -> None:
     jobs: list[tuple[str, int, Callable[[int], list[dict[str, Any]]]]] = []
     for seed in SEEDS:
         jobs += [(label, seed, lambda s, o=o: ours(case, o, s)) for label, o in OURS.items()]
+        jobs.append(("one random rename", seed, lambda s: one_random(case, s)))
         jobs += [(f"public {m}", seed, lambda s, m=m: public(case, m, s)) for m in PUBLIC]
     path = RESULTS / f"alert-{name}.json"
     kept = json.loads(path.read_text()) if path.exists() else {"machine": machine(), "budget": BUDGET, "rows": []}
