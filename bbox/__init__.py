@@ -16,12 +16,14 @@ if TYPE_CHECKING:
     from bbox import attacks, data, defenses, results, targets, zo, zoo
     from bbox.attacks.base import Attack
     from bbox.attacks.foolbox_adapter import as_foolbox
-    from bbox.data.base import Dataset
+    from bbox.data.base import Dataset, MotionSet
     from bbox.engine import Answer, Ask, Pool, Problem, drive, make_jobs
     from bbox.errors import BboxError, InputError, TargetError, UsageError
     from bbox.goal import Goal
     from bbox.oracle import Ledger, Oracle
     from bbox.results.api import AttackResult, attack
+    from bbox.results.craft_api import craft
+    from bbox.results.evaluate_run import evaluate_folder
     from bbox.results.matrix import evaluate_defenses
     from bbox.targets.base import Target
 
@@ -38,6 +40,7 @@ _HOME = {
     "Goal": "goal",
     "InputError": "errors",
     "Ledger": "oracle",
+    "MotionSet": "data.base",
     "Oracle": "oracle",
     "Pool": "engine",
     "Problem": "engine",
@@ -46,8 +49,10 @@ _HOME = {
     "UsageError": "errors",
     "as_foolbox": "attacks.foolbox_adapter",
     "attack": "results.api",
+    "craft": "results.craft_api",
     "drive": "engine",
     "evaluate_defenses": "results.matrix",
+    "evaluate_folder": "results.evaluate_run",
     "make_jobs": "engine",
 }
 _MODULES = ("attacks", "data", "defenses", "results", "targets", "zo", "zoo")
@@ -62,6 +67,7 @@ __all__ = [
     "Goal",
     "InputError",
     "Ledger",
+    "MotionSet",
     "Oracle",
     "Pool",
     "Problem",
@@ -71,10 +77,12 @@ __all__ = [
     "as_foolbox",
     "attack",
     "attacks",
+    "craft",
     "data",
     "defenses",
     "drive",
     "evaluate_defenses",
+    "evaluate_folder",
     "make_jobs",
     "results",
     "targets",

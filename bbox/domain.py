@@ -47,8 +47,14 @@ class Box:
     norm: Norm = "l2"
     levels: int = 0
 
-    def clip(self, rows: Tensor) -> Tensor:
-        """Project rows onto the box, in place."""
+    @property
+    def width(self) -> float:
+        """How far a value can move."""
+        return self.high - self.low
+
+    def clip(self, rows: Tensor, originals: Tensor) -> Tensor:
+        """Project rows onto the box, in place; it is the same around every original."""
+        del originals
         return rows.clamp_(self.low, self.high)
 
     def fault(self, rows: Tensor) -> str | None:
@@ -79,7 +85,7 @@ class Box:
         exact = originals.double()
         corners = []
         for sign in (-1, 1):
-            edge = self.clip(exact + sign * epsilon).float()
+            edge = self.clip(exact + sign * epsilon, exact).float()
             beyond = (edge.double() - exact).abs() > epsilon
             corners.append(self.inward(originals, torch.where(beyond, edge.nextafter(originals), edge)))
         return corners[0], corners[1]

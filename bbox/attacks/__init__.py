@@ -13,12 +13,14 @@ if TYPE_CHECKING:
     from bbox.attacks.adaptive import Average, Resample
     from bbox.attacks.base import Answer, Ask, Attack, Problem, Run
     from bbox.attacks.cgba import CGBA, CGBAH
+    from bbox.attacks.smi import SMI
     from bbox.attacks.square import Square
 
 __all__ = [
     "ATTACKS",
     "CGBA",
     "CGBAH",
+    "SMI",
     "WRAPPERS",
     "Answer",
     "Ask",
@@ -44,6 +46,7 @@ ATTACKS = Registry(
             "score-based, renames identifiers of programs (ICSE 2022)",
             needs="bbox-toolkit[code]",
         ),
+        "smi": Entry("bbox.attacks.smi:SMI", "no-box, skeleton motion: gradient through its dynamics (ICCV 2023)"),
         "square": Entry("bbox.attacks.square:Square", "score-based linf and l2, random squares (ECCV 2020)"),
     },
 )
@@ -64,6 +67,7 @@ _HOME = {
     **dict.fromkeys(("Average", "Resample"), "adaptive"),
     **dict.fromkeys(("Answer", "Ask", "Attack", "Problem", "Run"), "base"),
     **dict.fromkeys(("CGBA", "CGBAH"), "cgba"),
+    "SMI": "smi",
     "Square": "square",
 }
 

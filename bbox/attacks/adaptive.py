@@ -41,7 +41,10 @@ class Wrapper(Attack):
     inner: Attack
 
     def __post_init__(self) -> None:
-        for name in ("takes", "access", "norms"):
+        if self.inner.access == "none":
+            wrapper, inner = (type(made).__name__.lower() for made in (self, self.inner))
+            raise UsageError(f"{inner} asks no target, so {wrapper} has nothing to repeat; name another attack")
+        for name in ("takes", "motions", "access", "norms"):
             object.__setattr__(self, name, getattr(self.inner, name))
 
     def radius(self, problem: Problem) -> float | None:
@@ -222,9 +225,10 @@ class _Resampler:
             # For linf, signs: every value moves by the same size, the most for the distance.
             draw = rademacher if domain.norm == "linf" else gaussian
             noise = draw(keys[index.to(device)], rows[0].numel()).view_as(rows)
-            moved = domain.clip(rows + (domain.high - domain.low) * much * noise)
+            origin = self.problem.originals[owner[index].to(device)]
+            moved = domain.clip(rows + domain.width * much * noise, origin)
             if self.radius is not None:
-                moved = domain.pull(self.problem.originals[owner[index].to(device)], moved, self.radius)
+                moved = domain.pull(origin, moved, self.radius)
             return torch.where(much > 0, moved, rows)
 
         return make

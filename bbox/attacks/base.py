@@ -22,15 +22,24 @@ class Attack(ABC):
     Subclasses are dataclasses whose fields are the attack's options; the command line reads them from there.
 
     Attributes:
-        takes: what it attacks: images, or code.
+        takes: what it attacks: images, code, or motion.
+        motions: the distances, of ``norms``, in which an attack on images attacks motions as well: it takes rows of any
+            shape, and moves them by the domain alone.
         access: what the attack needs to see: ``"label"`` (top-1), ``"scores"``, or ``"none"``.
         norms: the distances it can minimise.
     """
 
     takes: ClassVar[Takes] = "images"
+    motions: ClassVar[tuple[str, ...]] = ()
     access: ClassVar[Literal["none", "label", "scores"]] = "label"
     norms: ClassVar[tuple[str, ...]] = ("l2",)
     summary: ClassVar[str] = ""
+
+    def norms_on(self, kind: Takes) -> tuple[str, ...]:
+        """The distances that it can minimise for inputs of this kind; none where it does not attack them."""
+        if kind == self.takes:
+            return self.norms
+        return self.motions if kind == "motion" else ()
 
     def radius(self, problem: Problem) -> float | None:
         """The distance from the originals within which every row must lie; ``None`` for an attack that minimises it."""

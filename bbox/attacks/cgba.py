@@ -23,7 +23,7 @@ from bbox.attacks.base import Answer, Ask, Attack, Problem, Run
 from bbox.attacks.starts import Start, blend, find_starts
 from bbox.domain import l2, row_sum
 from bbox.errors import UsageError
-from bbox.zo import DCTSubspace, DecisionMonteCarlo, Directions, FullSpace, Subspace, fold
+from bbox.zo import DCTSubspace, DecisionMonteCarlo, Directions, FullSpace, Subspace, TemporalSubspace, fold
 
 __all__ = ["CGBA", "CGBAH"]
 
@@ -74,6 +74,7 @@ class CGBA(Attack):
     start_noise: float = 0.05
     start_subspace: bool = True
 
+    motions: ClassVar = ("l2",)
     summary: ClassVar[str] = "decision-based, semicircular boundary search (ICCV 2023)"
     # sigma 2e-4, tol 1e-4 and start noise 0.02 are in ImageNet-normalised units; times the mean std of .226 for pixels.
     presets: ClassVar[dict[str, dict[str, object]]] = {
@@ -154,7 +155,7 @@ class CGBA(Attack):
             z -= row_sum(z * radial)[:, None] * radial
         rows = walk.subspace.lift(z, exact=True).float()
         rows *= sigma.to(walk.device, torch.float32)[point].view(-1, *[1] * (rows.ndim - 1))
-        return walk.problem.domain.clip(rows.add_(walk.point[point]))
+        return walk.problem.domain.clip(rows.add_(walk.point[point]), walk.origin[point])
 
     def _search(self, walk: _Walk, moving: Tensor) -> _Steps:
         """Bisect the semicircle between its last adversarial and its first clean point."""
@@ -196,7 +197,8 @@ class CGBA(Attack):
         probe = torch.full_like(low, first)
         while len(part):
             here = part.to(walk.device)
-            rows = domain.clip(blend(walk.origin[here], walk.point[here], probe[part]))
+            origin = walk.origin[here]
+            rows = domain.clip(blend(origin, walk.point[here], probe[part]), origin)
             answer = yield Ask(rows, walk.owner[part])
             high[part] = torch.where(answer.adversarial, probe[part], high[part])
             low[part] = torch.where(answer.adversarial, low[part], probe[part])
@@ -204,18 +206,29 @@ class CGBA(Attack):
             part = part[answer.answered & wide & (high[part] > 1e-9)]
             probe = (low + high) / 2
         here = whole.to(walk.device)
-        walk.move(whole, domain.clip(blend(walk.origin[here], walk.point[here], high[whole])))
+        origin = walk.origin[here]
+        walk.move(whole, domain.clip(blend(origin, walk.point[here], high[whole]), origin))
 
     # --- scales --------------------------------------------------------------------------------------------------
 
     def _subspace(self, problem: Problem, t: int) -> Subspace:
         shape = problem.originals.shape[1:]
+        if len(shape) == 4:
+            return self._temporal(problem, t)
         if len(shape) != 3:
             return FullSpace(shape)
         factor = (self.subspace_factor or min(shape[1:]) / _FIRST_SIDE) * t**-self.subspace_growth
         if self.subspace_fine and t % 2 == 0:
             factor = min(factor, self.subspace_fine)
         return DCTSubspace(shape, min(max(1.0, factor), min(shape[1:])), problem.originals.device)
+
+    def _temporal(self, problem: Problem, t: int) -> Subspace:
+        """For motions: the lowest frequencies over time of every coordinate, from the constant offset on."""
+        frames = problem.originals.shape[2]
+        factor = (self.subspace_factor or float(frames)) * t**-self.subspace_growth
+        if self.subspace_fine and t % 2 == 0:
+            factor = min(factor, self.subspace_fine)
+        return TemporalSubspace(problem.originals.shape[1:], min(max(1.0, factor), frames), problem.originals.device)
 
     def _sigma(self, walk: _Walk) -> Tensor:
         """Standard deviation of a coefficient of noise: (n,) float64."""
@@ -315,7 +328,8 @@ class _Walk:
         reach = self.distance[part] * angle.cos()
         along = (reach * angle.cos()).to(self.device, torch.float32).view(-1, *ones)
         across = (reach * angle.sin()).to(self.device, torch.float32).view(-1, *ones)
-        return self.problem.domain.clip(self.origin[here] + along * self.v[here] + across * self.u[here])
+        origin = self.origin[here]
+        return self.problem.domain.clip(origin + along * self.v[here] + across * self.u[here], origin)
 
     def set_normal(self, coefficients: Tensor) -> Tensor:
         """Lift the estimated normals, keep their part orthogonal to v as ``u``; returns its length before scaling."""

@@ -35,7 +35,7 @@ class Square(Attack):
 
     Args:
         epsilon: radius of the ball; 0 = 0.3 (linf, one channel), 8/255 (linf, else), 2 (l2, one channel),
-            5 (l2, more than 64 pixels a side), 0.5 (l2, else).
+            5 (l2, more than 64 pixels a side), 0.5 (l2, else); for motions, the radius of the tube.
         p_init: share of the pixels that a square covers at first (the public code names 0.05 for linf and 0.1 for l2 as
             standard, and more for robust models). It is halved at 0.1, 0.5, 2, 5, 10, 20, 40, 60, 80% of the budget.
         loss: margin (as published); scale-free: margin over the spread of the scores of a row, for targets that
@@ -59,6 +59,7 @@ class Square(Attack):
     restarts: int = 1
 
     access: ClassVar = "scores"
+    motions: ClassVar = ("linf",)
     norms: ClassVar[tuple[str, ...]] = ("linf", "l2")
     summary: ClassVar[str] = "score-based random search with squares, linf and l2 (ECCV 2020)"
 
@@ -74,12 +75,16 @@ class Square(Attack):
 
     def radius(self, problem: Problem) -> float:
         """``epsilon``, or the default of the norm and the image shape."""
+        if self.epsilon == 0 and problem.originals.ndim == 5:
+            return problem.domain.width / 2  # the tube itself
         return self.epsilon or default_epsilon(problem.domain.norm, problem.originals.shape[1:])
 
     def run(self, problem: Problem) -> Run:
-        shape = problem.originals.shape[1:]
-        if len(shape) != 3:
-            raise UsageError(f"square attacks images (channels, height, width), not inputs of shape {tuple(shape)}")
+        whole = problem.originals.shape[1:]
+        if len(whole) not in (3, 4):
+            raise UsageError(f"square attacks images (channels, height, width), not inputs of shape {tuple(whole)}")
+        # A motion is a picture of axes x frames x joints: the first stripes are offsets that no joint loses over time.
+        shape = problem.originals.flatten(3).shape[1:]
         if self.loss == "reverse" and problem.goal.targeted:
             raise UsageError("loss reverse is for untargeted attacks; give --loss margin or scale-free")
         steps = -(-problem.budget // self.restarts)
@@ -90,7 +95,7 @@ class Square(Attack):
             side = side_of(self.p_init, step, steps, *shape[1:])
             rows = search.propose(number, side, start=step == 0)
             if len(search):
-                answer = yield Ask(rows, search.owner)
+                answer = yield Ask(rows.view(-1, *whole), search.owner)
                 search.learn(rows, answer, self._losses(search, answer))
             number += 1
 
@@ -143,8 +148,8 @@ class _Search:
         self.value = torch.full((len(problem),), torch.inf, dtype=torch.float64)
         self.probabilities = torch.full((len(problem),), -1, dtype=torch.int8)
         self.keys = problem.keys
-        self.origin = self.best = problem.originals
-        self.low, self.high = problem.domain.linf_ball(self.origin, epsilon)
+        self.origin = self.best = problem.originals.flatten(3)
+        self.low, self.high = (end.flatten(3) for end in problem.domain.linf_ball(problem.originals, epsilon))
         dim = torch.arange(self.origin[0].numel(), device=self.origin.device)
         self._weights = fold(dim, 0) | 1
         self.asked = row_marks(self.origin, self._weights)[:, None]
@@ -223,4 +228,4 @@ class _Search:
         """origin + delta at length epsilon, clipped to the box; float32, within the ball after its rounding."""
         length = l2(delta).clamp(min=1e-10)
         scale = (self.epsilon * (1 - 1e-6) / length).view(-1, 1, 1, 1)
-        return self.problem.domain.inward(origin, self.problem.domain.clip(origin + delta * scale))
+        return self.problem.domain.inward(origin, self.problem.domain.clip(origin + delta * scale, origin))

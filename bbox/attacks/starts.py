@@ -50,10 +50,12 @@ def find_starts(
     Kinds:
         image: the user's start points (``problem.starts``), one query each.
         noise: x + noise k z, clipped, fresh z for k = 1, 2, ... while noise k < 1.5, with z normal noise of unit
-            variance a value, drawn in the subspace (default: the full space, as in the public CGBA code).
+            variance a value (times the width of the domain, 1 for images), drawn in the subspace (default: the full
+            space, as in the public CGBA code).
         pool: the ``candidates`` images of the pool nearest to x, of the target class (targeted) or of another class,
             each asked once and bisected towards x to 1 %; the closest is kept.
-        auto: ``image`` where start points are given, else noise and then the pool (targeted: the pool).
+        auto: noise and then the pool; where start points are given, these, then the pool and then noise (targeted: no
+            noise).
 
     Where noise in the subspace and the pool found nothing, noise in the full space is tried last.
 
@@ -64,17 +66,21 @@ def find_starts(
     """
     found = _Found(problem.originals.clone(), torch.zeros(len(problem), dtype=torch.bool))
     everywhere = FullSpace(problem.originals.shape[1:])
-    noisy = kind == "noise" or (kind == "auto" and not problem.goal.targeted and problem.starts is None)
-    if problem.starts is not None and kind in ("auto", "image"):
+    noisy = kind == "noise" or (kind == "auto" and not problem.goal.targeted)
+    given = problem.starts is not None and kind in ("auto", "image")
+    if problem.starts is not None and given:
         owner = torch.arange(len(problem))
-        answer = yield Ask(problem.starts, owner)
+        starts = problem.domain.clip(problem.starts.clone(), problem.originals)
+        answer = yield Ask(starts, owner)
         hit = answer.adversarial
         if bool(hit.any()):
-            found.keep(owner[hit], problem.starts[hit.to(problem.starts.device)])
+            found.keep(owner[hit], starts[hit.to(starts.device)])
     elif noisy:
         yield from _noise(problem, found, noise, subspace or everywhere)
     if kind in ("auto", "pool") and problem.pool is not None:
         yield from _pool(problem, found, candidates)
+    if noisy and given:
+        yield from _noise(problem, found, noise, subspace or everywhere)
     if noisy and subspace is not None:
         yield from _noise(problem, found, noise, everywhere)
     return found.points, found.have
@@ -92,8 +98,8 @@ def _noise(problem: Problem, found: _Found, noise: float, subspace: Subspace) ->
         at = owner.to(problem.originals.device)
         key = fold(fold(problem.keys[at], _NOISE_STREAM), k)
         drawn = subspace.lift(gaussian(key, subspace.dim), exact=True).float()
-        rows = problem.originals[at] + noise * k * scale * drawn
-        rows = problem.domain.clip(rows)
+        origin = problem.originals[at]
+        rows = problem.domain.clip(origin + noise * k * problem.domain.width * scale * drawn, origin)
         answer = yield Ask(rows, owner)
         open_[owner[~answer.answered]] = False
         hit = answer.adversarial
@@ -106,6 +112,7 @@ def _pool(problem: Problem, found: _Found, candidates: int) -> Generator[Ask, An
     owner, rows = _nearest(problem, ~found.have, candidates)
     if len(owner) == 0:
         return
+    rows = problem.domain.clip(rows, problem.originals[owner.to(rows.device)])
     answer = yield Ask(rows, owner)
     hit = answer.adversarial
     owner, rows = owner[hit], rows[hit.to(rows.device)]
@@ -120,7 +127,7 @@ def _pool(problem: Problem, found: _Found, candidates: int) -> Generator[Ask, An
         middle = (low[part] + high[part]) / 2
         here = part.to(rows.device)
         mixed = blend(origin[here], rows[here], middle)
-        answer = yield Ask(problem.domain.clip(mixed), owner[part])
+        answer = yield Ask(problem.domain.clip(mixed, origin[here]), owner[part])
         if not bool(answer.answered.any()):
             break
         high[part] = torch.where(answer.adversarial, middle, high[part])
@@ -132,7 +139,7 @@ def _pool(problem: Problem, found: _Found, candidates: int) -> Generator[Ask, An
         best = mine[reached[mine].argmin()]
         at_best = best.to(rows.device)
         row = blend(origin[at_best][None], rows[at_best][None], high[best][None])
-        found.keep(torch.tensor([i]), problem.domain.clip(row))
+        found.keep(torch.tensor([i]), problem.domain.clip(row, origin[at_best][None]))
 
 
 def _nearest(problem: Problem, wanted: Tensor, candidates: int) -> tuple[Tensor, Tensor]:

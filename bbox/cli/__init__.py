@@ -23,6 +23,11 @@ _COMMANDS = {
         "Certify a target by randomized smoothing, into a run folder.",
     ),
     "defend": ("bbox.cli.defend", "defend", "Fit a defense by queries, or evaluate defenses against attacks."),
+    "evaluate": (
+        "bbox.cli.evaluate",
+        "evaluate",
+        "Measure how far a run's adversarial examples fool other targets.",
+    ),
     "list": (
         "bbox.cli.listing",
         "listing",
@@ -82,7 +87,8 @@ def main() -> None:
         sys.exit(2)
     except (click.Abort, KeyboardInterrupt):  # click turns Ctrl-C into Abort
         command = sys.argv[1] if len(sys.argv) > 1 and sys.argv[1] in _COMMANDS else "attack"
-        _say(f"interrupted; a run folder keeps what was answered, go on with: bbox {command} --resume RUN")
+        again = "the same command" if command == "evaluate" else f"bbox {command} --resume RUN"
+        _say(f"interrupted; a run folder keeps what was answered, go on with: {again}")
         sys.exit(130)
     except BboxError as error:
         _say(str(error))

@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from bbox.cli.attack_options import RESUME_MAY_CHANGE, add_fields, refuse_changes
 from bbox.cli.console import Display, say
 from bbox.cli.options import config_from, run_options
 from bbox.errors import UsageError
@@ -18,19 +19,6 @@ from bbox.errors import UsageError
 __all__ = ["attack"]
 
 _EPSILON = "epsilon"  # an option of attacks at a fixed distance, and of every run as the threshold of its figures
-
-# What may differ between a run and its resume: how it is computed and shown, never what is asked.
-_RESUME_MAY_CHANGE = {
-    "resume",
-    "json",
-    "quiet",
-    "threads",
-    "max_batch",
-    "device",
-    "trust",
-    "report",
-    "time_limit",
-}
 
 _RUN = [
     click.option("--out", type=click.Path(path_type=Path), help="Run folder.  [default: runs/TIME-ATTACK]"),
@@ -51,6 +39,10 @@ class _Attacks(click.Group):
         return list(ATTACKS.names())
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command:
+        if _asks_nothing(name):
+            from bbox.cli.smi import craft_command
+
+            return craft_command(name)
         return _command(name)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -82,7 +74,22 @@ def attack(ctx: click.Context, resume: Path | None, json: bool) -> None:
     if resume is None:
         click.echo(ctx.get_help(), err=True)
         raise UsageError("name an attack, for example: bbox attack cgba")
-    _resume(resume, {"json": json, "quiet": False, "report": True})
+    values = {"json": json, "quiet": False, "report": True}
+    from bbox.results.plain_folder import kind_of
+
+    if kind_of(resume) == "craft":
+        from bbox.cli.smi import resume_craft
+
+        resume_craft(resume, values)
+    else:
+        _resume(resume, values)
+
+
+def _asks_nothing(name: str) -> bool:
+    """Whether an attack needs no target: a no-box attack has a command of its own."""
+    from bbox.attacks import ATTACKS, attack_class
+
+    return name in ATTACKS.names() and attack_class(name).access == "none"
 
 
 def _command(name: str) -> click.Command:
@@ -99,7 +106,7 @@ def _command(name: str) -> click.Command:
         if preset is not None:
             chosen["preset"] = preset
         if values["resume"] is not None:
-            _refuse_changes(click.get_current_context())
+            refuse_changes(click.get_current_context(), RESUME_MAY_CHANGE)
             _resume(values["resume"], values, name)
             return
         _start(config_from(name, chosen, values), values)
@@ -108,14 +115,7 @@ def _command(name: str) -> click.Command:
     for option in reversed(_RUN):
         command = option(command)
     command = run_options(command)
-    for field, (default, told) in reversed(fields.items()):
-        if field == _EPSILON:
-            continue
-        kind = "VALUE" if default is None else type(default).__name__.upper()
-        shown = f"{told}  [{'required' if default is None else f'default: {default}'}]".strip()
-        command = click.option(f"--{field.replace('_', '-')}", field, metavar=kind, help=shown)(command)
-    if presets:
-        command = click.option("--preset", help=f"Named attack options: {', '.join(presets)}.")(command)
+    command = add_fields(command, fields, presets, skip=(_EPSILON,))
     made: click.Command = click.command(name, help=summary)(command)
     for parameter in made.params:
         if isinstance(parameter, click.Option) and parameter.name == "epsilons" and _EPSILON in fields:
@@ -128,14 +128,6 @@ def _one_epsilon(name: str, given: tuple[float, ...]) -> float | None:
     if len(given) > 1:
         raise UsageError(f"{name} attacks at one distance; give --epsilon once")
     return given[0] if given else None
-
-
-def _refuse_changes(ctx: click.Context) -> None:
-    given = click.core.ParameterSource.COMMANDLINE
-    for parameter in ctx.params:
-        if ctx.get_parameter_source(parameter) == given and parameter not in _RESUME_MAY_CHANGE:
-            option = parameter.replace("_", "-")
-            raise UsageError(f"--{option} cannot change on --resume; the run folder says what was asked")
 
 
 def _start(config: Any, values: dict[str, Any]) -> None:

@@ -119,9 +119,13 @@ def _cell(value: float | None, bounds: Any = None) -> str:
     return text
 
 
-def figures_table(results: dict[str, Any]) -> Table:
-    """The table of a run: a row a checkpoint."""
-    return _code_table(results) if "code" in results else _image_table(results)
+def figures_table(results: dict[str, Any], kind: str = "images") -> Table:
+    """The table of a run: a row a checkpoint.
+
+    Args:
+        kind: what the data holds.
+    """
+    return _code_table(results) if "code" in results else _distance_table(results, kind)
 
 
 def _code_table(results: dict[str, Any]) -> Table:
@@ -177,14 +181,14 @@ def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:,.1f}".removesuffix(".0")
 
 
-def _image_table(results: dict[str, Any]) -> Table:
+def _distance_table(results: dict[str, Any], kind: str) -> Table:
     summary = results["summary"]
     rows = summary["checkpoints"]
     norm = results["norm"]
     table = Table(
         title=f"{results['attack']} on {results['target']}: "
-        f"{summary['attacked']} of {summary['examples']} images attacked",
-        caption=f"{norm} with 95% bootstrap intervals. ASR over attacked images; robust accuracy over all.",
+        f"{summary['attacked']} of {summary['examples']} {kind} attacked",
+        caption=f"{norm} with 95% bootstrap intervals. ASR over attacked {kind}; robust accuracy over all.",
         title_justify="left",
         caption_justify="left",
     )

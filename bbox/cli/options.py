@@ -17,17 +17,23 @@ __all__ = ["config_from", "pairs", "read_indices", "run_options"]
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 _DEFAULT_LIMIT = 64  # examples attacked where nothing is said of data
-_DEMOS = {"images": "zoo:digits", "code": "zoo:python-projects"}  # target and data where none is named
-_DEFAULT = "{images}, or {code} for code".format(**_DEMOS)
+# Target and data where none is named.
+_DEMOS = {
+    "images": ("zoo:digits", "zoo:digits"),
+    "code": ("zoo:python-projects", "zoo:python-projects"),
+    "motion": ("zoo:st-gcn", "zoo:motion"),
+}
+_DEFAULT = "zoo:digits; code: zoo:python-projects"
 
 _OPTIONS = [
-    click.option("--target", help=f"What to attack; see bbox list targets.  [default: {_DEFAULT}]"),
+    click.option("--target", help=f"What to attack; see bbox list targets.  [default: {_DEFAULT}; motion: zoo:st-gcn]"),
     click.option("--set", "target_options", multiple=True, metavar="KEY=VALUE", help="An option of the target."),
     click.option(
         "--data",
         default=None,
         help="Images: zoo:NAME, foolbox:NAME, coop:FILE.json, a folder, .npz, .safetensors. Code: zoo:NAME, a folder, "
-        f".jsonl, .csv, .txt.  [default: {_DEFAULT}, {_DEFAULT_LIMIT} examples]",
+        ".jsonl, .csv, .txt. Motion: zoo:motion, .bvh, .skeleton, motion:PATH.  "
+        f"[default: {_DEFAULT}, {_DEFAULT_LIMIT} examples]",
     ),
     click.option("--labels", type=click.Path(path_type=Path), help="CSV of file,label for a folder of images."),
     click.option("--image-size", type=int, help="Resize images to this many pixels a side."),
@@ -49,6 +55,7 @@ _OPTIONS = [
     click.option(
         "--norm", default="l2", show_default=True, help="What distances are measured in: l2 or linf; for code, names."
     ),
+    click.option("--tube", type=float, help="Motions: metres that a coordinate may move.  [default: 0.1]"),
     click.option("--max-batch", type=int, help="Rows a forward.  [default: measured]"),
     click.option("--device", help="cpu, cuda, cuda:1.  [default: CUDA where there is one]"),
     click.option(
@@ -76,7 +83,7 @@ def config_from(attack: str, attack_options: dict[str, Any], values: dict[str, A
     from bbox.attacks.options import takes
     from bbox.results.records import Config
 
-    demo = _DEMOS[takes(attack)]
+    target, data = _DEMOS["motion" if _is_motion(values["data"]) else takes(attack)]
     if values["threads"] is not None and values["threads"] < 1:
         raise UsageError(f"threads is {values['threads']}, expected at least 1")
     plain = values["data"] is None and values["limit"] is None and values["indices"] is None
@@ -87,6 +94,7 @@ def config_from(attack: str, attack_options: dict[str, Any], values: dict[str, A
         "max_queries",
         "quantize",
         "norm",
+        "tube",
         "stop_at",
         "max_batch",
         "device",
@@ -96,9 +104,9 @@ def config_from(attack: str, attack_options: dict[str, Any], values: dict[str, A
         **{name: values[name] for name in keep},
         attack=attack,
         attack_options=attack_options,
-        target=values["target"] or demo,
+        target=values["target"] or target,
         target_options=pairs("--set", values["target_options"]),
-        data=values["data"] or demo,
+        data=values["data"] or data,
         labels=None if values["labels"] is None else str(values["labels"]),
         limit=_DEFAULT_LIMIT if plain else values["limit"],
         indices=read_indices(values["indices"]),
@@ -107,6 +115,14 @@ def config_from(attack: str, attack_options: dict[str, Any], values: dict[str, A
         epsilons=tuple(sorted(set(values["epsilons"]))),
         checkpoints=tuple(sorted(set(values["checkpoints"]))),
     )
+
+
+def _is_motion(data: str | None) -> bool:
+    """Whether data is motion by its name alone."""
+    from bbox.data.motion.load import looks_like_motion
+
+    spec = (data or "").partition(",")[0]
+    return spec == "zoo:motion" or spec.startswith("motion:") or (spec != "" and looks_like_motion(Path(spec)))
 
 
 def pairs(option: str, items: tuple[str, ...]) -> dict[str, str]:

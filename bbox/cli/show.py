@@ -49,6 +49,7 @@ _PRINTERS = {
     "certify": ("results.json", "bbox.cli.certify", "print_certificate"),
     "rename-smoothing": ("results.json", "bbox.cli.rename_smoothing", "print_smoothing"),
     "adversarial-finetune": ("results.json", "bbox.cli.finetune", "print_finetune"),
+    "craft": ("results.json", "bbox.cli.smi", "print_craft"),
     "matrix": ("matrix.json", "bbox.cli.matrix_table", "print_matrix"),
 }
 
@@ -58,7 +59,7 @@ def _show_other(run: Path, kind: str, json: bool) -> None:
     try:
         results = json_module.loads((run / name).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        command = "certify" if kind == "certify" else "defend"
+        command = {"certify": "certify", "craft": "attack"}.get(kind, "defend")
         raise InputError(f"{run} is not complete: go on with  bbox {command} --resume {run}") from error
     except ValueError as error:
         raise InputError(f"{run / name} cannot be read: {error}") from error
@@ -77,7 +78,7 @@ def print_run(folder: Any, results: dict[str, Any]) -> None:
     if version < SCHEMA_VERSION:
         say(f"{folder.path} has schema {version}, from before there were norms: its distances are l2")
     summary = results["summary"]
-    console().print(figures_table(results))
+    console().print(figures_table(results, folder.run()["data"].get("kind", "images")))
     for line in code_lines(results["code"]) if "code" in results else ():
         say(line)
     png = summary["png"]

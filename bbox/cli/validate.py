@@ -52,7 +52,7 @@ def validate(attack: str, attack_options: tuple[str, ...], json: bool, **values:
         return
     say(f"target  {config.target}: {target.access}, on {target.device}, fingerprint {found['fingerprint']}")
     say(f"data    {config.data}: {len(plan.data)} {kind}" + (f" of {shape}" if shape else ""))
-    each = "an image" if shape else "a program"
+    each = {"images": "an image", "motions": "a motion"}.get(kind, "a program")
     say(f"attack  {config.attack}: budget {config.budget:,} queries {each}, sees {_SEES[plan.attack.access]}")
     say(
         f"cost    at most {plan.queries_at_most:,} attack queries, {len(plan.data):,} clean, "

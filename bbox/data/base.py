@@ -13,8 +13,13 @@ from torch import Tensor
 
 from bbox.code.program import Programs
 from bbox.errors import InputError, UsageError
+from bbox.motion.skeleton import Skeleton
 
-__all__ = ["CodeSet", "Dataset", "Examples"]
+__all__ = ["CodeSet", "Dataset", "Examples", "MotionSet"]
+
+
+_POINT = Skeleton("point", ("point",), (-1,))  # the default of a field that every reader gives
+_FARTHEST = 100.0  # metres; beyond it the unit is wrong
 
 
 @dataclass(frozen=True)
@@ -41,6 +46,7 @@ class Examples:
     class_names: tuple[str, ...] | None = None
 
     kind: ClassVar[str] = "examples"
+    takes: ClassVar[Any] = ""  # what a target of it takes (``bbox.targets.base.Takes``)
 
     def __post_init__(self) -> None:
         if len(self.inputs) == 0:
@@ -145,6 +151,7 @@ class Dataset(Examples):
     inputs: Tensor
 
     kind: ClassVar[str] = "images"
+    takes: ClassVar[Any] = "images"
 
     def __post_init__(self) -> None:
         if self.inputs.ndim != 4:
@@ -169,6 +176,54 @@ class Dataset(Examples):
 
 
 @dataclass(frozen=True)
+class MotionSet(Examples):
+    """Labelled skeleton motions in metres.
+
+    Shapes:
+        inputs: (n, 3, frames, joints, bodies) float32; padding and absent bodies are zeros (``bbox.motion.present``).
+        labels, indices: as in ``Examples``.
+
+    Attributes:
+        skeleton: the bone graph of each body.
+        frame_rate: frames a second.
+    """
+
+    inputs: Tensor
+    skeleton: Skeleton = _POINT
+    frame_rate: float = 30.0
+
+    kind: ClassVar[str] = "motions"
+    takes: ClassVar[Any] = "motion"
+
+    def __post_init__(self) -> None:
+        shape = tuple(self.inputs.shape)
+        if len(shape) != 5 or shape[1] != 3:
+            raise InputError(
+                f"{self.name}: motions have shape {shape}; bbox reads (examples, 3, frames, joints, bodies)"
+            )
+        super().__post_init__()
+        if self.inputs.dtype != torch.float32:
+            raise InputError(f"{self.name}: motions are {self.inputs.dtype}, expected float32 in metres")
+        if shape[3] != len(self.skeleton):
+            raise InputError(
+                f"{self.name}: motions have {shape[3]} joints, the skeleton {self.skeleton.name} {len(self.skeleton)}"
+            )
+        if not self.frame_rate > 0:
+            raise InputError(f"{self.name}: frame rate is {self.frame_rate:g}, expected frames a second above 0")
+        finite = torch.isfinite(self.inputs).flatten(1).all(1)
+        empty = ~(self.inputs != 0).flatten(1).any(1)
+        for fault, what in ((~finite, "has a value that is not finite"), (empty, "has no body in any frame")):
+            if bool(fault.any()):
+                raise InputError(f"{self.name}: motion {self.ids[int(fault.nonzero()[0])]} {what}")
+        reach = float(self.inputs.abs().max())
+        if reach > _FARTHEST:
+            raise InputError(f"{self.name}: coordinates reach {reach:g} m; give the unit, for example unit=cm or mm")
+
+    def _digestible(self) -> Tensor:
+        return self.inputs
+
+
+@dataclass(frozen=True)
 class CodeSet(Examples):
     """Labelled programs, or pairs of programs.
 
@@ -181,6 +236,7 @@ class CodeSet(Examples):
     origin: Any = None
 
     kind: ClassVar[str] = "programs"
+    takes: ClassVar[Any] = "code"
 
     def _digestible(self) -> bytes:
         fields = ((p.language, p.code, p.partner or "") for p in self.inputs)

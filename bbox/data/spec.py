@@ -12,11 +12,12 @@ from typing import Any
 from torch.nn import functional
 
 from bbox.data.arrays import EXTENSIONS, load_array
-from bbox.data.base import CodeSet, Dataset, Examples
+from bbox.data.base import CodeSet, Dataset, Examples, MotionSet
 from bbox.data.code.load import load_code, looks_like_code
 from bbox.data.coop import load_coop
 from bbox.data.folder import load_folder
 from bbox.data.foolbox_samples import load_samples
+from bbox.data.motion.load import load_motion, looks_like_motion
 from bbox.data.options import read_options
 from bbox.errors import InputError, UsageError
 from bbox.options import split_spec_options
@@ -24,10 +25,10 @@ from bbox.registry import Registry, did_you_mean
 
 __all__ = ["load_data", "resize"]
 
-_KINDS = ("zoo", "foolbox", "coop", "code")
+_KINDS = ("zoo", "foolbox", "coop", "code", "motion")
 _FORMS = (
-    "zoo:NAME, foolbox:NAME, coop:FILE.json, code:PATH, a folder of images or of source files, "
-    "a .npz, .npy or .safetensors file, or a .jsonl, .csv or .txt of code"
+    "zoo:NAME, foolbox:NAME, coop:FILE.json, code:PATH, motion:PATH, a folder of images, of source files, or of .bvh "
+    "or .skeleton files, a .npz, .npy or .safetensors file, or a .jsonl, .csv or .txt of code"
 )
 
 
@@ -37,13 +38,19 @@ def load_data(spec: str, *, size: int | None = None, labels: Path | None = None)
         raise UsageError(f"image size is {size}, expected at least 1 pixel")
     prefix, colon, name = spec.partition(":")
     if colon and prefix in _KINDS:
-        if labels is not None:
-            raise UsageError(f"{spec} has labels of its own; leave out {labels}")
         name, given = split_spec_options(name)
-        loader = {"zoo": _zoo, "foolbox": _foolbox, "coop": _coop, "code": _code}[prefix]
+        if labels is not None:
+            if prefix != "motion" or "labels" in given:
+                raise UsageError(f"{spec} has labels of its own; leave out {labels}")
+            given["labels"] = str(labels)
+        loader = {"zoo": _zoo, "foolbox": _foolbox, "coop": _coop, "code": _code, "motion": _motion}[prefix]
         data: Examples = loader(name, size, given)
-        return replace(data, name=spec) if given or prefix == "code" else data
+        return replace(data, name=spec) if given or prefix in ("code", "motion") else data
     path = Path(spec)
+    if looks_like_motion(path):
+        if labels is not None:
+            raise UsageError(f"{spec} is motion, which has its labels within; leave out {labels}")
+        return _motion(spec, size, {})
     if looks_like_code(path):
         if labels is not None:
             raise UsageError(f"{spec} is code, which has its labels within; leave out {labels}")
@@ -76,11 +83,11 @@ def _zoo(name: str, size: int | None, given: Mapping[str, str]) -> Examples:
     if size is not None and "size" in inspect.signature(loader).parameters:
         options["size"] = size
     data = loader(**options)
-    if isinstance(data, CodeSet):
-        _refuse_size(f"zoo:{name}", size)
+    if isinstance(data, CodeSet | MotionSet):
+        _refuse_size(f"zoo:{name}", "code" if isinstance(data, CodeSet) else "motion", size)
         return data
     if not isinstance(data, Dataset):
-        raise UsageError(f"zoo:{name} loads a {type(data).__name__}, expected a Dataset or a CodeSet")
+        raise UsageError(f"zoo:{name} loads a {type(data).__name__}, expected a Dataset, a CodeSet or a MotionSet")
     return resize(data, size)
 
 
@@ -99,13 +106,20 @@ def _coop(name: str, size: int | None, given: Mapping[str, str]) -> Dataset:
 def _code(name: str, size: int | None, given: Mapping[str, str]) -> CodeSet:
     if not name:
         raise UsageError("'code:' ends after its kind; expected code:PATH")
-    _refuse_size(name, size)
+    _refuse_size(name, "code", size)
     return load_code(Path(name), **given)  # type: ignore[arg-type]  # options are checked there
 
 
-def _refuse_size(spec: str, size: int | None) -> None:
+def _motion(name: str, size: int | None, given: Mapping[str, str]) -> MotionSet:
+    if not name:
+        raise UsageError("'motion:' ends after its kind; expected motion:PATH")
+    _refuse_size(name, "motion", size)
+    return load_motion(Path(name), **given)  # type: ignore[arg-type]  # options are checked there
+
+
+def _refuse_size(spec: str, what: str, size: int | None) -> None:
     if size is not None:
-        raise UsageError(f"{spec} is code, which has no image size; leave {size} out")
+        raise UsageError(f"{spec} is {what}, which has no image size; leave {size} out")
 
 
 def _near_zoo(name: str) -> str:

@@ -16,7 +16,7 @@ from bbox.results.records import Config, Example
 from bbox.results.run import figures
 from bbox.results.store import RunFolder
 
-__all__ = ["attacked_figures", "class_name", "describe", "frame", "percent"]
+__all__ = ["MOTION_NORMS", "attacked_figures", "class_name", "describe", "distance_text", "frame", "percent"]
 
 _LISTED = 20  # examples without an adversarial one that are named
 _DASH = "\N{EN DASH}"
@@ -40,6 +40,10 @@ _NORMS = {
     "linf": "largest change of a value",
     "names": "identifiers that have another name",
 }
+MOTION_NORMS = {
+    "l2": "root mean square displacement of a joint, metres",
+    "linf": "largest displacement of a coordinate, metres",
+}
 
 _LEDGERS = {
     "attack": "asked by the attack, within the budget of each example",
@@ -51,7 +55,7 @@ _LEDGERS = {
 
 
 def describe(folder: RunFolder) -> dict[str, Any]:
-    """The variables of the template, for a run on images."""
+    """The variables of the template, for a run on images or motions."""
     run, results = folder.run(), figures(folder)
     config = Config.from_json(run["config"])
     examples = list(folder.examples().values())
@@ -65,6 +69,7 @@ def describe(folder: RunFolder) -> dict[str, Any]:
         "plots": _plots(summary, examples, config, epsilons),
         "checkpoints": _table(summary),
         "norm": config.norm,
+        "values": "over values between 0 and 1",
         "epsilons": [f"{eps:.4g}" for eps in epsilons],
         "picture": is_picture(run["data"]["shape"]),
         "shape": _shape(run["data"]["shape"]),
@@ -83,6 +88,7 @@ def frame(folder: RunFolder, results: dict[str, Any], size: str) -> dict[str, An
     planned = int(run["data"]["examples"])
     return {
         "title": f"{config.attack} on {run['target']['name']}",
+        "player": None,
         "attack": config.attack,
         "target": run["target"]["name"],
         "complete": results["complete"],
@@ -122,6 +128,8 @@ def _facts(run: dict[str, Any], config: Config, size: str) -> list[tuple[str, st
         goal = {None: "any wrong class", "next": "the next class"}.get(config.target_class, "a random other class")
     limits = [f"at most {config.max_queries:,} in all"] if config.max_queries is not None else []
     limits += [f"stop at {config.norm} {config.stop_at:g}"] if config.stop_at is not None else []
+    motions = run["data"].get("kind") == "motions"
+    limits += [f"coordinates move at most {config.tube:g} m"] if motions and config.tube else []
     limits += [f"queries on the {config.quantize} grid"] if config.quantize else []
     about = [f"{classes:,} classes" if classes else "", f"answers {answers}" if answers else ""]
     return [
@@ -130,7 +138,7 @@ def _facts(run: dict[str, Any], config: Config, size: str) -> list[tuple[str, st
         ("Data", str(run["data"]["name"]), size),
         ("Goal", goal, "untargeted" if config.target_class is None else "targeted"),
         ("Query budget", f"{config.budget:,} an example", "; ".join(limits)),
-        ("Norm", config.norm, _NORMS[config.norm]),
+        ("Norm", config.norm, (MOTION_NORMS if motions else _NORMS)[config.norm]),
         ("Seed", str(config.seed), ""),
     ]
 
@@ -166,7 +174,7 @@ def _key_figures(summary: dict[str, Any], norm: str) -> list[dict[str, Any]]:
         },
         {
             "name": f"Median {norm}",
-            "value": _distance(last["median_distance"]),
+            "value": distance_text(last["median_distance"]),
             "of": "",
             "detail": _interval(last["median_distance_interval"], "95% interval ") or "over the attacked examples",
         },
@@ -175,7 +183,7 @@ def _key_figures(summary: dict[str, Any], norm: str) -> list[dict[str, Any]]:
     robust = [(f"ε {c['epsilon']:.4g}", percent(c["value"])) for c in last["robust_accuracy"]]
     cards.append({"name": "Robust accuracy", "rows": robust})
     if png["written"]:
-        median = _distance(png["median_distance"])
+        median = distance_text(png["median_distance"])
         cards.append(
             {
                 "name": "As 8-bit PNG",
@@ -197,7 +205,7 @@ def _plots(
     checkpoints = config.checkpoints or default_checkpoints(config.budget, config.norm)
     curves = distance_curves(examples, config.budget, checkpoints)
     reached = [
-        f"{_distance(row['median_distance'])} at {row['queries']:,} queries"
+        f"{distance_text(row['median_distance'])} at {row['queries']:,} queries"
         for row in summary["checkpoints"]
         if row["median_distance"] is not None
     ]
@@ -227,8 +235,8 @@ def _table(summary: dict[str, Any]) -> list[dict[str, Any]]:
         {
             "queries": f"{row['queries']:,}",
             "found": f"{row['found']:,}",
-            "median": (_distance(row["median_distance"]), _interval(row["median_distance_interval"])),
-            "mean": (_distance(row["mean_distance"]), _interval(row["mean_distance_interval"])),
+            "median": (distance_text(row["median_distance"]), _interval(row["median_distance_interval"])),
+            "mean": (distance_text(row["mean_distance"]), _interval(row["mean_distance_interval"])),
             "asr": [percent(cell["value"]) for cell in row["asr"]],
             "robust": [percent(cell["value"]) for cell in row["robust_accuracy"]],
         }
@@ -263,7 +271,7 @@ def _card(entry: Entry, run: dict[str, Any], config: Config) -> dict[str, Any]:
         "after": class_name(run, example.adversarial_label),
         "goal": goal,
         "success": example.success,
-        "distance": _distance(example.distance),
+        "distance": distance_text(example.distance),
         "queries": f"{example.queries:,}",
         "reason": example.stop_reason,
         "png": png,
@@ -325,7 +333,8 @@ def _shape(shape: Sequence[int]) -> str:
     return f" {_TIMES} ".join(str(size) for size in shape)
 
 
-def _distance(value: float | None) -> str:
+def distance_text(value: float | None) -> str:
+    """A distance, to three places or two digits."""
     if value is None:
         return _DASH
     return f"{value:.3f}" if value >= 0.01 or value == 0 else f"{value:.2g}"
@@ -333,7 +342,7 @@ def _distance(value: float | None) -> str:
 
 def _interval(bounds: Sequence[float | None], before: str = "") -> str:
     low, high = bounds
-    return "" if low is None or high is None else f"{before}{_distance(low)} to {_distance(high)}"
+    return "" if low is None or high is None else f"{before}{distance_text(low)} to {distance_text(high)}"
 
 
 def percent(value: float | None) -> str:

@@ -62,7 +62,7 @@ class AttackResult:
 
 def attack(
     target: Any,
-    inputs: Tensor | np.ndarray[Any, Any] | Programs | Sequence[str],
+    inputs: Tensor | np.ndarray[Any, Any] | Programs | Sequence[str] | Examples,
     labels: Tensor | Sequence[int] | None = None,
     attack: str | Attack = "cgba",
     *,
@@ -74,6 +74,7 @@ def attack(
     max_queries: int | None = None,
     norm: Norm = "l2",
     stop_at: float | None = None,
+    tube: float | None = None,
     quantize: str | None = None,
     epsilons: Sequence[float] = (),
     checkpoints: Sequence[int] = (),
@@ -88,7 +89,8 @@ def attack(
     Args:
         target: a torch module, a callable, a foolbox model, a ``bbox.targets.Target``, or a spec such as
             ``"zoo:digits"``. For code, a callable from a list of sources to scores or labels.
-        inputs: (n, channels, height, width) in [0, 1]; or ``bbox.code.Programs``.
+        inputs: (n, channels, height, width) in [0, 1]; or ``bbox.code.Programs``; or a data set of ``bbox.data.load``,
+            as motions must be, which brings its labels.
         labels: (n,) true classes; without them, what the target says first.
         attack: a name (``bbox list attacks``) or an attack.
         budget: queries an example; the target never sees one more.
@@ -98,6 +100,7 @@ def attack(
         max_queries: queries of the whole attack.
         norm: ``"l2"`` or ``"linf"``, one of the attack's norms: what distances are measured in.
         stop_at: an example stops at this distance.
+        tube: motions: metres that a coordinate may move, default 0.1.
         quantize: ``"8bit"``: the target sees images rounded to 8 bits.
         epsilons, checkpoints: distances and query counts of the summary.
         max_batch: rows a forward; ``None`` measures (a probe on the books).
@@ -121,7 +124,7 @@ def attack(
         name, made = type(attack).__name__, attack
         if options:
             raise UsageError("options go with an attack's name; this attack has its own already")
-    given = _examples(inputs, labels)
+    given = inputs if isinstance(inputs, Examples) else _examples(inputs, labels)
     wrapped = _target(target, given)
     config = Config(
         attack=name,
@@ -135,6 +138,7 @@ def attack(
         quantize=quantize,
         norm=norm,
         stop_at=stop_at,
+        tube=tube,
         epsilons=tuple(epsilons),
         checkpoints=tuple(checkpoints),
         max_batch=max_batch,

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import torch
 
-from bbox.data.base import CodeSet, Dataset, Examples
+from bbox.data.base import Dataset, Examples
 from bbox.errors import InputError, TargetError, UsageError
 from bbox.oracle import Oracle, Purpose
 from bbox.targets.base import Target
@@ -48,12 +48,12 @@ def match_classes(data: _E, target: Target) -> _E:
 
 
 def check_kind(target: Target, data: Examples) -> None:
-    """Refuse images for a target of code, and programs for one of images.
+    """Refuse data that the target does not take: images for a target of code, programs for one of images.
 
     Raises:
         UsageError: as it says.
     """
-    if (target.takes == "code") != isinstance(data, CodeSet):
+    if not target.accepts(data.takes):
         raise UsageError(f"{target.name} takes {target.takes}, and {data.name} holds {data.kind}")
 
 
@@ -71,7 +71,7 @@ def check_fits(oracle: Oracle, data: Examples, purpose: Purpose = "probe") -> in
     check_kind(target, data)
     if target.input_shape is not None and tuple(target.input_shape) != shape:
         raise InputError(
-            f"{target.name} takes images of shape {tuple(target.input_shape)}, {data.name} has {shape}"
+            f"{target.name} takes {data.kind} of shape {tuple(target.input_shape)}, {data.name} has {shape}"
             + ("; give --image-size" if target.input_shape[0] == shape[0] else "")
         )
     try:

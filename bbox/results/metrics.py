@@ -29,10 +29,12 @@ def default_checkpoints(budget: int, norm: str = "l2") -> tuple[int, ...]:
 def default_epsilons(shape: Sequence[int], norm: str = "l2") -> tuple[float, ...]:
     """Thresholds in use for images of this shape: MNIST-like, CIFAR-like, larger (l2); one channel, or else (linf).
 
-    For programs, numbers of renamed identifiers.
+    For programs, numbers of renamed identifiers; for motions, metres.
     """
     if norm == "names":
         return (1.0, 2.0, 4.0)
+    if len(shape) == 4:  # motions: metres
+        return (0.01, 0.03, 0.05)
     if norm == "linf":
         return (0.1, 0.2, 0.3) if shape[0] == 1 else (2 / 255, 4 / 255, 8 / 255)
     if len(shape) == 3 and max(shape[1:]) > 64:

@@ -77,9 +77,16 @@ class PlainFolder:
         return read
 
     def read(self, name: str) -> Any:
-        """The content of a JSON file, ``None`` where there is none."""
+        """The content of a JSON file, ``None`` where there is none.
+
+        Raises:
+            InputError: it cannot be read.
+        """
         path = self.path / name
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+        try:
+            return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+        except (OSError, ValueError) as error:
+            raise InputError(f"{path} cannot be read ({error}); put it back, or delete it") from error
 
     def write(self, name: str, content: Any) -> None:
         """Write a JSON file.

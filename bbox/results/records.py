@@ -39,6 +39,7 @@ class Config(JsonConfig):
         epsilons: distances at which ASR and robust accuracy are reported; empty = by norm and image size.
         checkpoints: query counts at which results are reported; empty = by budget.
         stop_at: an example stops with ``success`` at this distance.
+        tube: motions: how far a coordinate may move, in metres (``bbox.motion.domain.Tube``); ``None`` = 0.1.
 
     Raises:
         UsageError: a number out of its range.
@@ -61,6 +62,7 @@ class Config(JsonConfig):
     quantize: str | None = None
     norm: str = "l2"
     stop_at: float | None = None
+    tube: float | None = None
     epsilons: tuple[float, ...] = ()
     checkpoints: tuple[int, ...] = ()
     max_batch: int | None = None
@@ -72,7 +74,12 @@ class Config(JsonConfig):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UsageError(f"{name} is {value}, expected at least 1")
-        positive = (("stop_at", (self.stop_at,)), ("epsilon", self.epsilons), ("checkpoint", self.checkpoints))
+        positive = (
+            ("stop_at", (self.stop_at,)),
+            ("tube", (self.tube,)),
+            ("epsilon", self.epsilons),
+            ("checkpoint", self.checkpoints),
+        )
         for name, values in positive:
             for number in values:
                 if number is not None and not 0 < number < math.inf:

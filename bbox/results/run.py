@@ -16,11 +16,12 @@ from bbox.batch import Batch
 from bbox.calibrate import calibrate, choose_threads
 from bbox.code.bindings import encoded
 from bbox.code.domain import Renaming
-from bbox.data.base import CodeSet, Examples
+from bbox.data.base import CodeSet, Examples, MotionSet
 from bbox.domain import Box, Domain
 from bbox.engine import Job, Pool, drive, make_jobs
 from bbox.errors import InputError, UsageError
 from bbox.goal import Goal
+from bbox.motion.domain import Tube
 from bbox.oracle import UNKNOWN, Oracle, Purpose, StopReason
 from bbox.results.code_figures import code_figures, textattack_csv
 from bbox.results.code_names import count_names
@@ -33,9 +34,10 @@ from bbox.targets.base import REFUSED, Target
 from bbox.votes import most_frequent, vote
 from bbox.zo import fold, root_keys, uniform
 
-__all__ = ["Plan", "Progress", "execute", "figures", "prepare"]
+__all__ = ["Plan", "Progress", "ask_labels", "execute", "figures", "prepare"]
 
 _TARGET_CLASS_STREAM = -7
+_TUBE = 0.1  # metres
 _COPIES = 11  # of a clean image or a saved file, for a target that answers at random: an odd number, so that votes end
 # A probe of the number of threads asks up to 150 rows, one of the batch size up to 2,000: below these numbers of
 # queries a run is not worth it.
@@ -84,14 +86,21 @@ def prepare(config: Config, attack: Attack, target: Target, data: Examples, *, s
         UsageError: options that do not fit each other or the target.
         InputError: the target cannot take the data's images.
     """
-    if target.takes != attack.takes:
-        raise UsageError(f"{config.attack} attacks {attack.takes}, and {target.name} takes {target.takes}")
+    if attack.access == "none":
+        raise UsageError(
+            f"{config.attack} asks no target: bbox attack {config.attack} --data {config.data}, then bbox evaluate RUN "
+            f"--target {config.target}"
+        )
     check_kind(target, data)
+    norms = attack.norms_on(data.takes)
+    if not norms:
+        raise UsageError(f"{config.attack} attacks {attack.takes}, and {data.name} holds {data.kind}")
     if attack.takes == "code" and config.norm == "l2":  # the default of images
-        config = replace(config, norm=attack.norms[0])
-    if config.norm not in attack.norms:
-        has = " and ".join(attack.norms)
-        raise UsageError(f"{config.attack} minimises {has}, not {config.norm}; give --norm {attack.norms[0]}")
+        config = replace(config, norm=norms[0])
+    if config.norm not in norms:
+        has = " and ".join(norms) + (" on motions" if isinstance(data, MotionSet) else "")
+        raise UsageError(f"{config.attack} minimises {has}, not {config.norm}; give --norm {norms[0]}")
+    config = _for_motions(config) if isinstance(data, MotionSet) else _without_tube(config, data)
     if attack.access == "scores" and target.access == "labels":
         hint = "; give --search labels (experimental)" if attack.takes == "code" else ""
         raise UsageError(f"{config.attack} needs scores, and {target.name} answers labels only{hint}")
@@ -121,14 +130,26 @@ def prepare(config: Config, attack: Attack, target: Target, data: Examples, *, s
             raise UsageError(f"every chosen example is of class {config.target_class} already")
         data, goals = data.take(keep), goals[keep]
         starts = None if starts is None or len(starts) == 1 else starts[keep]
-        if attack.takes == "images" and starts is None and not _in_pool(pool, goals) and config.start_from is None:
+        if attack.takes != "code" and starts is None and not _in_pool(pool, goals) and config.start_from is None:
             missing = next(int(g) for g in goals if pool is None or not bool((pool.labels == g).any()))
-            raise UsageError(f"{data.name} has no image of class {missing} to start from; give --start-from")
+            raise UsageError(f"{data.name} has none of class {missing} to start from; give --start-from")
     if starts is not None:
         if tuple(starts.shape[1:]) != shape or len(starts) not in (1, len(data)):
             raise UsageError(f"start points have shape {tuple(starts.shape)}, expected one or {len(data)} of {shape}")
         starts = starts.expand(len(data), *shape)
     return Plan(config, attack, oracle, data, goals, starts, pool)
+
+
+def _for_motions(config: Config) -> Config:
+    if config.quantize is not None:
+        raise UsageError(f"quantize {config.quantize} is for images, and {config.data} holds motions; leave it out")
+    return config if config.tube is not None else replace(config, tube=_TUBE)
+
+
+def _without_tube(config: Config, data: Examples) -> Config:
+    if config.tube is not None:
+        raise UsageError(f"tube is for motions, and {data.name} holds {data.kind}; leave it out")
+    return config
 
 
 def _target_classes(config: Config, data: Examples, classes: int | None) -> Tensor:
@@ -288,7 +309,7 @@ def figures(folder: RunFolder) -> dict[str, Any]:
     }
 
 
-def _ask(oracle: Oracle, rows: Batch, purpose: Purpose) -> tuple[Tensor, Tensor | None]:
+def ask_labels(oracle: Oracle, rows: Batch, purpose: Purpose) -> tuple[Tensor, Tensor | None]:
     """Labels of each row (m, copies), and its mean scores (m, classes) where there are scores.
 
     It is asked once, of a target that answers at random ``_COPIES`` times: the copies one after another and not side by
@@ -307,7 +328,7 @@ def _clean(plan: Plan, folder: RunFolder, progress: Progress, report: Callable[[
         return known
     progress.phase = "clean"
     report(progress)
-    labels, scores = _ask(plan.oracle, plan.data.inputs, "clean")
+    labels, scores = ask_labels(plan.oracle, plan.data.inputs, "clean")
     if plan.data.labels is None:
         labels = most_frequent(labels, labels != REFUSED)
     else:  # by the vote that verifies files, so that what is right here would not verify as it is
@@ -377,6 +398,8 @@ def _domain(plan: Plan) -> Domain:
     if plan.attack.takes == "code":
         return Renaming(_functions(plan))
     norm: Any = plan.config.norm
+    if isinstance(plan.data, MotionSet):
+        return Tube(norm=norm, radius=plan.config.tube or _TUBE, axes=plan.data.skeleton.axes)
     return Box(norm=norm, levels=255 if plan.config.quantize == "8bit" else 0)
 
 
@@ -453,7 +476,7 @@ def _verify(plan: Plan, job: Job, found: Sequence[int], originals: Batch, files:
     has no finite distance, is no success."""
     rows = plan.oracle.admissible(files)
     rows = rows.cpu() if isinstance(rows, Tensor) else rows
-    copies, scores = _ask(plan.oracle, rows, "verify")
+    copies, scores = ask_labels(plan.oracle, rows, "verify")
     owner, goal = torch.tensor(found), job.problem.goal
     labels = vote(copies, owner, goal)
     distance = job.accounts.domain.distance(originals, rows)

@@ -46,11 +46,11 @@ class Saved(Protocol):
 
 
 class SavedImages:
-    """Images. Shapes: original, best (*shape); what is read is (k, *shape)."""
+    """Images, and motions, which are no pictures. Shapes: original, best (*shape); what is read is (k, *shape)."""
 
     def __init__(self, folder: RunFolder, shape: Sequence[int]) -> None:
         self._folder = folder
-        self._pictures = shape[0] in (1, 3)
+        self._pictures = len(shape) == 3 and shape[0] in (1, 3)
 
     def keep(self, index: int, original: Tensor) -> None:
         """Images without an adversarial one are not shown, and the data has them."""

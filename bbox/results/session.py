@@ -14,13 +14,16 @@ from bbox import __version__, data, targets
 from bbox.attacks import make_attack
 from bbox.attacks.base import Attack
 from bbox.calibrate import usable_cores
+from bbox.data.base import Examples, MotionSet
 from bbox.errors import InputError
+from bbox.results.craft_folder import ADVERSARIAL, CraftFolder
 from bbox.results.fits import only_images
+from bbox.results.plain_folder import kind_of
 from bbox.results.records import SCHEMA_VERSION, Config
 from bbox.results.run import Plan, prepare
 from bbox.results.store import RunFolder
 
-__all__ = ["check_same", "describe_run", "load_plan"]
+__all__ = ["check_same", "describe_data", "describe_machine", "describe_run", "load_plan"]
 
 _PACKAGES = ("torch", "torchvision", "numpy", "scipy", "foolbox")
 
@@ -37,16 +40,32 @@ def load_plan(config: Config) -> Plan:
     )
     starts: Tensor | None = None
     if config.start_from is not None:
-        starts = _starts(config)
+        starts = _starts(config, images)
     target = targets.load(config.target, options=config.target_options, trust=config.trust, device=config.device)
     return prepare(config, attack, target, images, starts=starts)
 
 
-def _starts(config: Config) -> Tensor:
+def _starts(config: Config, examples: Examples) -> Tensor:
     path = Path(config.start_from or "")
+    if kind_of(path) == CraftFolder.kind:
+        return _crafted(CraftFolder.open(path), examples.select(limit=config.limit, indices=config.indices))
     if path.is_file() and path.suffix.lower() in (".png", ".jpg", ".jpeg", ".bmp", ".webp"):
         return data.read_image(path)[None]
-    starts: Tensor = only_images(data.load(str(config.start_from), size=config.image_size)).inputs
+    found = data.load(str(config.start_from), size=config.image_size)
+    starts: Tensor = found.inputs if isinstance(examples, MotionSet) else only_images(found).inputs
+    return starts
+
+
+def _crafted(folder: CraftFolder, examples: Examples) -> Tensor:
+    """The motions of a no-box run, to start from; the original where it has none."""
+    starts: Tensor = examples.inputs.clone()
+    places = [place for place, index in enumerate(examples.indices.tolist()) if folder.has(ADVERSARIAL, index)]
+    if not places:
+        raise InputError(f"{folder.path} has no adversarial motion of the examples that are attacked")
+    chosen = examples.indices[places].tolist()
+    if not torch.equal(folder.motions("originals", chosen), examples.inputs[places]):
+        raise InputError(f"{folder.path} holds other motions than {examples.name}; start from a run on the same data")
+    starts[places] = folder.motions(ADVERSARIAL, chosen)
     return starts
 
 
@@ -58,14 +77,29 @@ def describe_run(plan: Plan, command: str) -> dict[str, Any]:
         "config": plan.config.to_json(),
         "target": _target(plan),
         **_attack(getattr(plan, "attack", None)),
-        "data": {
-            "name": plan.data.name,
-            "kind": plan.data.kind,
-            "fingerprint": plan.data.fingerprint(),
-            "examples": len(plan.data),
-            "shape": list(plan.data.inputs.shape[1:]),
-            "class_names": None if plan.data.class_names is None else list(plan.data.class_names),
-        },
+        "data": describe_data(plan.data),
+        **describe_machine(plan.oracle.device),
+    }
+
+
+def describe_data(examples: Examples) -> dict[str, Any]:
+    """What ``run.json`` says of the data."""
+    described: dict[str, Any] = {
+        "name": examples.name,
+        "kind": examples.kind,
+        "fingerprint": examples.fingerprint(),
+        "examples": len(examples),
+        "shape": list(examples.inputs.shape[1:]),
+        "class_names": None if examples.class_names is None else list(examples.class_names),
+    }
+    if isinstance(examples, MotionSet):
+        described |= {"skeleton": examples.skeleton.to_json(), "frame_rate": examples.frame_rate}
+    return described
+
+
+def describe_machine(device: torch.device) -> dict[str, Any]:
+    """What ``run.json`` says of versions and hardware."""
+    return {
         "versions": {
             "bbox": __version__,
             "python": platform.python_version(),
@@ -75,7 +109,7 @@ def describe_run(plan: Plan, command: str) -> dict[str, Any]:
             "machine": platform.machine(),
             "system": platform.system(),
             "cores": usable_cores(),
-            "device": _device_name(plan.oracle.device),
+            "device": _device_name(device),
         },
     }
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 Access = Literal["scores", "labels"]
-Takes = Literal["images", "code"]
+Takes = Literal["images", "code", "motion"]
 
 REFUSED = -2  # the label of a row that a target refused to answer (``Target.refuses``)
 
@@ -19,7 +19,10 @@ class Target(ABC):
 
     Attributes:
         name: what the user would type to load it again, for example ``zoo:digits``.
-        takes: what one row is: an image, or a program (then rows are ``bbox.code.Programs``).
+        takes: what one row is: an image, a program (then rows are ``bbox.code.Programs``), or a motion (axes, frames,
+            joints, bodies; ``bbox.motion``).
+        any_tensor: whether it passes any tensor on to a model of which it knows nothing, so that motions may be tried
+            where it says images; the model's own answer to the first row decides.
         access: ``"scores"`` if the target answers (n, classes) scores, ``"labels"`` if it answers (n,) class
             indices.
         input_shape: the shape of one row (channels, height, width), ``None`` where any shape goes.
@@ -34,6 +37,7 @@ class Target(ABC):
 
     name: str
     takes: Takes = "images"
+    any_tensor: bool = False
     access: Access = "scores"
     input_shape: tuple[int, ...] | None = None
     num_classes: int | None = None
@@ -58,6 +62,13 @@ class Target(ABC):
     @abstractmethod
     def fingerprint(self) -> str:
         """A hex digest that changes when the target answers differently (its weights, its preprocessing)."""
+
+    def accepts(self, kind: Takes) -> bool:
+        """Whether rows of this kind can be asked."""
+        if kind == self.takes:
+            return True
+        untold = self.any_tensor and (self.input_shape is None or len(self.input_shape) == 4)
+        return kind == "motion" and self.takes == "images" and untold
 
     def fresh(self) -> Target:
         """The same target without a memory of what it was asked; itself where it keeps none."""

@@ -46,6 +46,8 @@ class CallableTarget(Target):
         (tensor([0, 1]), 'labels')
     """
 
+    any_tensor: bool = True
+
     def __init__(
         self,
         function: Callable[[Any], Any],
@@ -80,7 +82,7 @@ class CallableTarget(Target):
         """Scores or labels of rows.
 
         Shapes:
-            rows: (n, channels, height, width) in [0, 1].
+            rows: (n, channels, height, width) in [0, 1], or motions (n, axes, frames, joints, bodies) in metres.
             returns: (n, classes) float32 scores, or (n,) int64 labels, on the rows' device.
 
         Raises:

@@ -101,9 +101,12 @@ def exported_target(
         raise InputError(f"{name} was exported in training mode ({training}); call .eval() before exporting")
     values = {node.name: node.meta.get("val") for node in program.graph.nodes}
     rows = values.get(str(signature.user_inputs[0]))
-    if not isinstance(rows, Tensor) or rows.ndim != 4 or not rows.is_floating_point():
+    if not isinstance(rows, Tensor) or rows.ndim not in (4, 5) or not rows.is_floating_point():
         what = f"{tuple(rows.shape)} {rows.dtype}" if isinstance(rows, Tensor) else type(rows).__name__
-        raise InputError(f"{name} takes {what}, expected float images (examples, channels, height, width)")
+        raise InputError(
+            f"{name} takes {what}, expected float images (examples, channels, height, width) "
+            "or motions (examples, axes, frames, joints, bodies)"
+        )
     if preprocessing.get("size") is None and preprocessing.get("input_shape") is None:
         row = [side if isinstance(side, int) else None for side in rows.shape[1:]]
         preprocessing["input_shape"] = None if None in row else tuple(row)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from bbox.errors import InputError, UsageError
+from bbox.motion.networks.base import MotionNetwork
 from bbox.targets.base import Target
 from bbox.targets.frozen import Frozen, digest, pick_device
 from bbox.targets.options import floats, size_pair
@@ -63,6 +64,9 @@ class TorchTarget(Target):
         self.num_classes = num_classes
         self.input_shape = None if input_shape is None else tuple(input_shape)
         self._check()
+        if isinstance(module, MotionNetwork):
+            self.takes = "motion"
+        self.any_tensor = self.mean is None and self.std is None and self.size is None
         self.device = pick_device(device)
         self.module = module.to(self.device)
         self._frozen = Frozen(self.module)
@@ -73,7 +77,7 @@ class TorchTarget(Target):
         """Scores of rows.
 
         Shapes:
-            rows: (n, channels, height, width) in [0, 1].
+            rows: (n, channels, height, width) in [0, 1], or motions (n, axes, frames, joints, bodies) in metres.
             returns: (n, classes) float32; what else a module answers comes back as it is, for the oracle to
                 judge.
 

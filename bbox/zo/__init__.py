@@ -5,7 +5,7 @@ from bbox.zo.directions import Directions
 from bbox.zo.estimators import CGE, RGE, DecisionMonteCarlo, Estimator, Probes
 from bbox.zo.random import fold, gaussian, rademacher, root_keys, uniform
 from bbox.zo.spsa import SPSA, Gains, clip_estimate
-from bbox.zo.subspace import DCTSubspace, FullSpace, Subspace
+from bbox.zo.subspace import DCTSubspace, FullSpace, Subspace, TemporalSubspace
 
 __all__ = [
     "CGE",
@@ -22,6 +22,7 @@ __all__ = [
     "GradientCorrection",
     "Probes",
     "Subspace",
+    "TemporalSubspace",
     "clip_estimate",
     "fold",
     "gaussian",

@@ -11,7 +11,7 @@ import scipy.fft
 import torch
 from torch import Tensor
 
-__all__ = ["DCTSubspace", "FullSpace", "Subspace"]
+__all__ = ["DCTSubspace", "FullSpace", "Subspace", "TemporalSubspace"]
 
 
 # Float64 sums of products of multiples of 2**-22 are exact while they stay below 512, in any order: the same bits in
@@ -101,6 +101,31 @@ class DCTSubspace(Subspace):
     def _basis(self, like: Tensor, exact: bool) -> tuple[Tensor, Tensor]:
         rows, columns = self._bases[exact]
         return rows.to(like.dtype), columns.to(like.dtype)
+
+
+class TemporalSubspace(Subspace):
+    """The lowest frequencies over time of every coordinate of a motion: ``DCTSubspace`` along the frames alone.
+
+    ``factor`` = frames leaves the mean of each coordinate: an offset that is the same in every frame.
+
+    Shapes:
+        shape: (axes, frames, joints, bodies).
+    """
+
+    def __init__(self, shape: Sequence[int], factor: float, device: torch.device | str = "cpu") -> None:
+        self.shape = tuple(shape)
+        axes, frames, joints, bodies = self.shape
+        self._dct = DCTSubspace((axes * joints * bodies, frames, 1), factor, device)
+        self.dim = self._dct.dim
+
+    def lift(self, coefficients: Tensor, *, exact: bool = False) -> Tensor:
+        axes, frames, joints, bodies = self.shape
+        series = self._dct.lift(coefficients, exact=exact).view(-1, axes, joints, bodies, frames)
+        return series.permute(0, 1, 4, 2, 3).contiguous()
+
+    def project(self, rows: Tensor, *, exact: bool = False) -> Tensor:
+        series = rows.permute(0, 1, 3, 4, 2).reshape(len(rows), *self._dct.shape)
+        return self._dct.project(series, exact=exact)
 
 
 def _on_grid(values: Tensor, exact: bool) -> Tensor:

@@ -25,7 +25,7 @@ KINDS = [("cgba", {}), ("cgba-h", {}), ("cgba", {"preset": "paper"}), ("cgba-h",
 class _Wide(Box):
     """No bounds, so that the pure geometry can be looked at."""
 
-    def clip(self, rows: torch.Tensor) -> torch.Tensor:
+    def clip(self, rows: torch.Tensor, originals: torch.Tensor) -> torch.Tensor:
         return rows
 
 

@@ -11,7 +11,7 @@ import torch
 
 import bbox.data
 import bbox.zoo
-from bbox.data import CodeSet, Dataset, load
+from bbox.data import CodeSet, Dataset, MotionSet, load
 from bbox.errors import InputError, UsageError
 
 
@@ -165,8 +165,8 @@ def test_the_real_zoo():
         data = load(f"zoo:{name}")
         assert data.name == f"zoo:{name}" and int(data.labels.max()) < entry.num_classes
         assert entry.input_shape is None or tuple(data.inputs.shape[1:]) == entry.input_shape
-        if isinstance(data, CodeSet):
-            with pytest.raises(UsageError, match="is code, which has no image size"):
+        if isinstance(data, CodeSet | MotionSet):
+            with pytest.raises(UsageError, match=r"is (code|motion), which has no image size"):
                 load(f"zoo:{name}", size=20)
         else:
             assert load(f"zoo:{name}", size=20).inputs.shape[2:] == (20, 20)
