@@ -77,7 +77,7 @@ class MotionToy(Quadratic):
 
 
 def near_centres(target: MotionToy, count: int) -> Examples:
-    """Motions near the centres, labelled by the target itself; some frames padding, some of the second body's absent."""
+    """Motions near the centres, labelled by the target itself; some frames are padding or lack the second body."""
     noise = 0.005 * torch.randn(count, *target.input_shape, generator=torch.Generator().manual_seed(7))
     there = target.centres[:1] != 0
     inputs = (target.centres[torch.arange(count) % 4] + noise) * there

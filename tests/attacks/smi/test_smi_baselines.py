@@ -1,4 +1,4 @@
-"""Perturbations that know no gradient: their size, their shape over time, and that each is drawn for its motion alone."""
+"""Perturbations that know no gradient: their size, their shape over time, each drawn for its motion alone."""
 
 from __future__ import annotations
 
