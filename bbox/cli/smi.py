@@ -180,7 +180,7 @@ def print_craft(results: dict[str, Any], path: Path) -> None:
     count = run["data"]["examples"]
     say(f"{config.attack} on {run['data']['name']}: {count} motions, no target asked")
     table = Table()
-    table.add_column("method")
+    table.add_column("method", no_wrap=True)
     for column in _COLUMNS:
         table.add_column(column, justify="right")
     for method, figures in results["methods"].items():

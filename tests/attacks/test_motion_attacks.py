@@ -60,7 +60,8 @@ def test_starts_that_fail_fall_back_to_noise() -> None:
     examples = near_centres(target, 2)
     starts = examples.inputs.clone()
     starts[0] = target.centres[(int(examples.labels[0]) + 1) % 4]
-    found = attack("cgba", target, examples, BUDGET, domain=Tube(radius=0.5), starts=starts)
+    options = {"start_subspace": "false"}
+    found = attack("cgba", target, examples, BUDGET, domain=Tube(radius=0.5), starts=starts, options=options)
     assert found[0].trace[0][0] == 1 and found[1].trace[0][0] > 1
 
 

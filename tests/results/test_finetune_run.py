@@ -212,7 +212,7 @@ def test_what_cannot_be_trained_is_refused_in_one_line(project: Path, monkeypatc
         (lambda: _config(project, target_options={"task": "defect"}), "leave out task"),
         (lambda: _config(project, budget=0), "budget is 0"),
         (lambda: plan_finetune(_config(project, lr=0.0)), "lr is 0"),
-        (lambda: plan_finetune(_config(project, attack="cgba", attack_options={})), "takes code"),
+        (lambda: plan_finetune(_config(project, attack="cgba", attack_options={})), "holds programs"),
     ]
     for make, words in refused:
         with pytest.raises(UsageError, match=words) as caught:

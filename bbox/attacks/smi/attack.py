@@ -2,7 +2,8 @@
 
 No victim, no victim's training data, no labels, no query: an encoder learned from unlabelled motion says which change
 of a motion changes what it looks like (``bbox.motion.objective``), and the gradient is the total derivative through
-the motion's own dynamics (``bbox.motion.filters``), so that what is added moves as a body does.
+the motion's own dynamics (``bbox.motion.filters``), so that what is added moves as a body does. That is the preset
+``paper``; the default takes the encoder and the filter that transferred best (docs/smi.md).
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ class Goal(Protocol):
 
 @dataclass(frozen=True)
 class SMI(Attack):
-    """SMI gradient: no-box, along the total derivative through the motion's dynamics.
+    """SMI gradient: no-box, along the total derivative through the motion's dynamics, or another temporal filter.
 
     Args:
         epsilon: size of the budget in metres: how far a coordinate may move (linf), or the root mean square
@@ -56,7 +57,8 @@ class SMI(Attack):
             pose of another motion at hand (``bbox.attacks.smi.baselines.drift``).
         decay: mu, how much momentum is kept from step to step.
         gradient: the temporal filter: smi1, smi2 (SMI gradients of first and second order, eq. 5 to 10), adjoint (the
-            whole recursion), none (the plain attack), or a plain low-pass; see ``bbox.motion.filters``.
+            whole recursion), none (the plain attack), or a plain low-pass (``bbox.motion.filters``); constant, one
+            offset a joint, fooled most of those measured and adds no acceleration (docs/smi.md).
         bandwidth: of the fit of the dynamics, as a share of the motion; 0 = leave-one-out for each coordinate, as
             published.
         views: take each gradient at a random view of the motion: a part of it in time, turned and scaled a little.
