@@ -164,7 +164,8 @@ def _make(
     norm: Any = plan.config.norm
     if method in BASELINES:
         size, axes = plan.attack.epsilon, plan.whole.skeleton.axes
-        return perturb(method, motions, keys, epsilon=size, norm=norm, axes=axes, pool=_pool(plan))
+        made = perturb(method, motions, keys, epsilon=size, norm=norm, axes=axes, pool=_pool(plan))
+        return plan.attack.kept(made, motions, plan.whole.skeleton, norm)  # the same constraint as the attack's
     if surrogate is None:
         raise InputError("the encoder is missing")
     attack = plan.attack.plain() if method == LOW_PASS else plan.attack

@@ -64,6 +64,19 @@ def test_files_and_figures(project: MotionProject) -> None:
     assert handed.skeleton == data.skeleton and torch.equal(handed.labels, data.labels)
 
 
+def test_baselines_keep_bones_where_the_attack_does(project: MotionProject, tmp_path: Path) -> None:
+    config = CraftFolder.open(project.path / "whole").config()
+    options = {**config.attack_options, "rigid": "true"}
+    config = dataclasses.replace(config, data=f"motion:{project.path}/data.npz", attack_options=options)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(project.path)
+        plan = plan_craft(config)
+        folder = CraftFolder.create(tmp_path / "rigid", plan.describe("test"))
+        methods = execute_craft(plan, folder)["methods"]
+    assert max(methods[name]["max_bone_change"] for name in METHODS) < 0.5, "per cent"
+    assert min(methods[name]["mean_displacement"] for name in METHODS) > 1, "mm"
+
+
 def test_a_motion_alone_is_the_motion_of_the_whole_run(project: MotionProject, tmp_path: Path) -> None:
     folder = CraftFolder.open(project.path / "whole")
     config = dataclasses.replace(folder.config(), data=f"motion:{project.path}/data.npz", indices=(4, 2), batch=1)

@@ -20,11 +20,12 @@ from torch import Tensor
 from bbox.attacks.base import Attack, Problem, Run
 from bbox.attacks.smi.baselines import perturb
 from bbox.attacks.smi.surrogate import Report, Surrogate, check_encoder, learn, surrogate_of
-from bbox.attacks.smi.updates import Ascent, Update
+from bbox.attacks.smi.updates import ANYWHERE, Ascent, Update
 from bbox.data.base import MotionSet
 from bbox.errors import InputError, UsageError
 from bbox.motion.augment import Views
 from bbox.motion.bones import project_bones
+from bbox.motion.domain import Tube
 from bbox.motion.filters import check_filter, make_filter
 from bbox.motion.objective import Objective
 from bbox.motion.skeleton import Skeleton
@@ -62,7 +63,7 @@ class SMI(Attack):
         bandwidth: of the fit of the dynamics, as a share of the motion; 0 = leave-one-out for each coordinate, as
             published.
         views: take each gradient at a random view of the motion: a part of it in time, turned and scaled a little.
-        rigid: bring every step back to the original bone lengths.
+        rigid: bring every step back to the original bone lengths (and the baselines, once).
         encoder: what features are: graph (AGCN), sequence (GRU), both, a folder that holds an encoder, or
             torch:PACKAGE.MODULE:FACTORY, any module from motions to features.
         recipe: how an encoder learns: small or paper (``bbox.motion.recipes.RECIPES``).
@@ -215,13 +216,22 @@ class SMI(Attack):
             # G is linear, so to scale before it is the paper's order, and to mask after it keeps padding out.
             ascent.climb(smooth(ascent.normalised(gradient)))
             if self.rigid:
-                reach = self.epsilon if norm == "linf" else None
-                ascent.keep(project_bones(ascent.point, motions, skeleton, epsilon=reach))
+                ascent.keep(self.kept(ascent.point, motions, skeleton, norm))
             if on_step is not None:
                 on_step(number + 1)
         if not bool(finite):
             raise InputError("the gradient of the encoder is not finite; give another encoder")
         return ascent.point.detach()
+
+    def kept(self, changed: Tensor, motions: Tensor, skeleton: Skeleton, norm: str) -> Tensor:
+        """Changed motions with the original bone lengths, where ``rigid`` asks for them. Shapes: as ``motions``."""
+        if not self.rigid:
+            return changed
+        if norm == "linf":
+            return project_bones(changed, motions, skeleton, epsilon=self.epsilon)
+        # Back into the l2 ball on the straight line to the original: that leaves the lengths nearly as they are.
+        made = project_bones(changed, motions, skeleton)
+        return Tube(norm="l2", radius=ANYWHERE, axes=skeleton.axes).pull(motions, made, self.epsilon)
 
     @staticmethod
     def _view(rows: Tensor, keys: Tensor, step: int) -> Tensor:

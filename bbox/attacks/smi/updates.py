@@ -15,12 +15,12 @@ from bbox.domain import l2
 from bbox.motion.domain import Tube, between, joints_there
 from bbox.motion.presence import movable
 
-__all__ = ["UPDATES", "Ascent", "Update"]
+__all__ = ["ANYWHERE", "UPDATES", "Ascent", "Update"]
 
 Update = Literal["ifgsm", "mifgsm", "nifgsm", "pgd"]
 UPDATES: tuple[Update, ...] = get_args(Update)
 
-_ANYWHERE = 1e3  # metres: an l2 budget bounds no single coordinate
+ANYWHERE = 1e3  # metres: an l2 budget bounds no single coordinate
 
 
 class Ascent:
@@ -50,7 +50,7 @@ class Ascent:
     ) -> None:
         self.originals, self.epsilon, self.update, self.step, self.decay = originals, epsilon, update, step, decay
         self.there = movable(originals, axes)
-        self.domain = Tube(norm=norm, radius=epsilon if norm == "linf" else _ANYWHERE, axes=axes)
+        self.domain = Tube(norm=norm, radius=epsilon if norm == "linf" else ANYWHERE, axes=axes)
         self.low, self.high = self.domain.linf_ball(originals, self.domain.radius)
         self.momentum = torch.zeros_like(originals)
         self.point = originals.clone()
