@@ -8,16 +8,14 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from bbox.motion.networks.base import MotionNetwork, keep, mean_pool, temporal_conv, thin
+from bbox.motion.networks.base import GraphNetwork, MotionNetwork, keep, temporal_conv, thin
 from bbox.motion.networks.graph import directed_graphs
 from bbox.motion.skeleton import Skeleton
 
 __all__ = ["AGCN", "TwoStreamAGCN"]
 
-_FULL = {"widths": (64,) * 4 + (128,) * 3 + (256,) * 3, "strides": (1, 1, 1, 1, 2, 1, 1, 2, 1, 1)}
 
-
-class AGCN(MotionNetwork):
+class AGCN(GraphNetwork):
     """One stream of 2s-AGCN (Shi, Zhang, Cheng, Lu, CVPR 2019).
 
     The graph of each layer is the sum of the body's, a learned one, and one of each motion from the likeness of its
@@ -30,8 +28,6 @@ class AGCN(MotionNetwork):
         reduction: channels of the likeness are the block's divided by this.
         center: the joint towards which the directed graphs point; ``None`` for the skeleton's root.
     """
-
-    FULL: ClassVar[dict[str, Any]] = _FULL
 
     def __init__(
         self,
@@ -48,16 +44,11 @@ class AGCN(MotionNetwork):
     ) -> None:
         super().__init__(skeleton, classes, widths[-1], bodies=bodies, as_published=as_published)
         graphs = directed_graphs(skeleton, center)
-        inputs = (3, *widths[:-1])
-        self.blocks = nn.ModuleList(
-            _Block(i, o, graphs, kernel, stride, reduction, residual=place > 0)
-            for place, (i, o, stride) in enumerate(zip(inputs, widths, strides, strict=True))
+        self.stack(
+            widths,
+            strides,
+            lambda i, o, stride, place: _Block(i, o, graphs, kernel, stride, reduction, residual=place > 0),
         )
-
-    def body_features(self, motions: Tensor, mask: Tensor | None) -> Tensor:
-        for block in self.blocks:
-            motions, mask = block(motions, mask)
-        return mean_pool(motions, mask)
 
 
 class TwoStreamAGCN(MotionNetwork):
@@ -67,7 +58,7 @@ class TwoStreamAGCN(MotionNetwork):
         options: those of each stream (``AGCN``).
     """
 
-    FULL: ClassVar[dict[str, Any]] = _FULL
+    FULL: ClassVar[dict[str, Any]] = AGCN.FULL
 
     def __init__(self, skeleton: Skeleton, classes: int, *, bodies: int = 1, **options: Any) -> None:
         nn.Module.__init__(self)

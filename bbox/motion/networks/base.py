@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
@@ -10,7 +11,7 @@ from bbox.errors import UsageError
 from bbox.motion.presence import present
 from bbox.motion.skeleton import Skeleton
 
-__all__ = ["MotionNetwork", "keep", "mean_pool", "temporal_conv", "thin"]
+__all__ = ["GraphNetwork", "MotionNetwork", "keep", "mean_pool", "temporal_conv", "thin"]
 
 
 class MotionNetwork(nn.Module):
@@ -89,6 +90,29 @@ class MotionNetwork(nn.Module):
     def forward(self, motions: Tensor) -> Tensor:
         logits: Tensor = self.head(self.features(motions))
         return logits
+
+
+class GraphNetwork(MotionNetwork):
+    """Blocks of a graph convolution over joints and a convolution over time, and the mean over both at the end."""
+
+    # Widths and strides that ST-GCN, 2s-AGCN and CTR-GCN share.
+    FULL: ClassVar[dict[str, Any]] = {
+        "widths": (64,) * 4 + (128,) * 3 + (256,) * 3,
+        "strides": (1, 1, 1, 1, 2, 1, 1, 2, 1, 1),
+    }
+    blocks: nn.ModuleList
+
+    def stack(
+        self, widths: Sequence[int], strides: Sequence[int], block: Callable[[int, int, int, int], nn.Module]
+    ) -> None:
+        """Make the blocks: ``block(inputs, outputs, stride, place)``; each takes and gives motions and their mask."""
+        shapes = zip((3, *widths[:-1]), widths, strides, strict=True)
+        self.blocks = nn.ModuleList(block(*shape, place) for place, shape in enumerate(shapes))
+
+    def body_features(self, motions: Tensor, mask: Tensor | None) -> Tensor:
+        for block in self.blocks:
+            motions, mask = block(motions, mask)
+        return mean_pool(motions, mask)
 
 
 def keep(hidden: Tensor, mask: Tensor | None) -> Tensor:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from bbox.errors import UsageError
-from bbox.motion.networks.base import MotionNetwork, keep, mean_pool, temporal_conv, thin
+from bbox.motion.networks.base import GraphNetwork, keep, temporal_conv, thin
 from bbox.motion.networks.graph import directed_graphs
 from bbox.motion.skeleton import Skeleton
 
@@ -19,7 +18,7 @@ _BRANCHES = 4
 _DILATIONS = (1, 2)
 
 
-class CTRGCN(MotionNetwork):
+class CTRGCN(GraphNetwork):
     """Channel-wise topology refinement graph convolution (Chen et al., ICCV 2021).
 
     Each channel has a graph of its own: a learned one, which all share, plus a refinement from the differences of
@@ -35,11 +34,6 @@ class CTRGCN(MotionNetwork):
     Raises:
         UsageError: a width is no multiple of 4.
     """
-
-    FULL: ClassVar[dict[str, Any]] = {
-        "widths": (64,) * 4 + (128,) * 3 + (256,) * 3,
-        "strides": (1, 1, 1, 1, 2, 1, 1, 2, 1, 1),
-    }
 
     def __init__(
         self,
@@ -58,16 +52,11 @@ class CTRGCN(MotionNetwork):
             raise UsageError(f"CTR-GCN has widths {tuple(widths)}, expected multiples of {_BRANCHES}")
         super().__init__(skeleton, classes, widths[-1], bodies=bodies, as_published=as_published)
         graphs = directed_graphs(skeleton, center)
-        inputs = (3, *widths[:-1])
-        self.blocks = nn.ModuleList(
-            _Block(i, o, graphs, kernel, stride, reduction, residual=place > 0)
-            for place, (i, o, stride) in enumerate(zip(inputs, widths, strides, strict=True))
+        self.stack(
+            widths,
+            strides,
+            lambda i, o, stride, place: _Block(i, o, graphs, kernel, stride, reduction, residual=place > 0),
         )
-
-    def body_features(self, motions: Tensor, mask: Tensor | None) -> Tensor:
-        for block in self.blocks:
-            motions, mask = block(motions, mask)
-        return mean_pool(motions, mask)
 
 
 class _Block(nn.Module):

@@ -8,14 +8,14 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from bbox.motion.networks.base import MotionNetwork, keep, mean_pool, temporal_conv, thin
+from bbox.motion.networks.base import GraphNetwork, keep, temporal_conv, thin
 from bbox.motion.networks.graph import spatial_graphs
 from bbox.motion.skeleton import Skeleton
 
 __all__ = ["STGCN"]
 
 
-class STGCN(MotionNetwork):
+class STGCN(GraphNetwork):
     """Spatial temporal graph convolutional network (Yan, Xiong, Lin, AAAI 2018).
 
     Spatial partition of the neighbours (section 3.3), and a learned importance of each edge in each layer (3.4).
@@ -28,11 +28,7 @@ class STGCN(MotionNetwork):
         center: the joint that the partition measures from; ``None`` for the skeleton's root.
     """
 
-    FULL: ClassVar[dict[str, Any]] = {
-        "widths": (64,) * 4 + (128,) * 3 + (256,) * 3,
-        "strides": (1, 1, 1, 1, 2, 1, 1, 2, 1, 1),
-        "dropout": 0.5,
-    }
+    FULL: ClassVar[dict[str, Any]] = {**GraphNetwork.FULL, "dropout": 0.5}
 
     def __init__(
         self,
@@ -49,16 +45,13 @@ class STGCN(MotionNetwork):
     ) -> None:
         super().__init__(skeleton, classes, widths[-1], bodies=bodies, as_published=as_published)
         graphs = spatial_graphs(skeleton, center)
-        inputs = (3, *widths[:-1])
-        self.blocks = nn.ModuleList(
-            _Block(i, o, graphs, kernel, stride, dropout if place else 0.0, residual=place > 0)
-            for place, (i, o, stride) in enumerate(zip(inputs, widths, strides, strict=True))
+        self.stack(
+            widths,
+            strides,
+            lambda i, o, stride, place: _Block(
+                i, o, graphs, kernel, stride, dropout if place else 0.0, residual=place > 0
+            ),
         )
-
-    def body_features(self, motions: Tensor, mask: Tensor | None) -> Tensor:
-        for block in self.blocks:
-            motions, mask = block(motions, mask)
-        return mean_pool(motions, mask)
 
 
 class _Block(nn.Module):
