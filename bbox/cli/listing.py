@@ -67,6 +67,7 @@ def _rows() -> list[dict[str, str]]:
     add("data", "foolbox:NAME", "20 samples each of mnist, fashionMNIST, cifar10, cifar100, imagenet", "")
     add("data", "coop:FILE.json", "a split file of CoOp or Dassl; options split=train, val or test, root=FOLDER", "")
     add("data", "code:PATH", "programs: .jsonl, .csv, .txt of pairs or of Google Code Jam, a folder, a file", "")
+    add("data", "motion:PATH", "skeleton motion: BVH, NTU .skeleton, Kinetics JSON, .npz, .npy; a file or a folder", "")
     add("data", "FOLDER", "class subfolders of images, or images with labels.csv (or --labels FILE)", "")
     add("data", "FILE.npz, .npy, .safetensors", "arrays: inputs or images or x, labels or y", "")
     return rows

@@ -170,7 +170,7 @@ def test_help_and_list(bbox):
     shown = bbox("attack", "smi", "--help")
     assert shown.code == 0 and "--baselines" in shown.out and "bbox evaluate RUN" in shown.out
     assert "--target" not in shown.out.replace("--target ...", "")
-    assert "smi" in bbox("list", "attacks").out
+    assert "smi" in bbox("list", "attacks").out and "motion:PATH" in bbox("list", "data").out
 
 
 def test_motion_data_has_a_target_of_its_own(bbox):
