@@ -14,6 +14,7 @@ import argparse
 import re
 import time
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -24,6 +25,7 @@ from torch.nn import functional
 from bbox import data as data_module
 from bbox.data.base import MotionSet
 from bbox.motion.networks import MotionNetwork, make_network
+from bbox.motion.training import accuracy
 
 VICTIMS = {"gru": 40, "st-gcn": 15, "agcn": 15, "ctr-gcn": 15, "hcn": 40, "transformer": 60}  # epochs
 _BATCH, _NOISE, _TURN, _SCALE = 64, 0.03, 0.3, 0.1
@@ -49,13 +51,6 @@ def load_split(source: str, cache: Path) -> tuple[MotionSet, MotionSet]:
     cache.mkdir(parents=True, exist_ok=True)
     torch.save(tuple(sides), kept)
     return sides[0], sides[1]
-
-
-def accuracy(network: MotionNetwork, motions: Tensor, labels: Tensor) -> float:
-    network.eval()
-    with torch.inference_mode():
-        said = torch.cat([network(part).argmax(1) for part in motions.split(128)])
-    return float((said == labels).double().mean())
 
 
 def train(name: str, data: MotionSet, epochs: int, seed: int) -> MotionNetwork:
@@ -120,8 +115,8 @@ def main() -> None:
         noisy = test.inputs + _NOISE * torch.randn(test.inputs.shape, generator=torch.Generator().manual_seed(0))
         print(
             f"{name}: {sum(p.numel() for p in network.parameters()):,} parameters, accuracy "
-            f"{accuracy(network, test.inputs, test.labels):.3f}, under 3 cm of noise "
-            f"{accuracy(network, noisy, test.labels):.3f} of {len(test)}",
+            f"{accuracy(network, test):.3f}, under 3 cm of noise "
+            f"{accuracy(network, replace(test, inputs=noisy)):.3f} of {len(test)}",
             flush=True,
         )
 

@@ -28,9 +28,10 @@ from bbox.motion.encoders import MotionEncoder, load_encoder, make_encoder, save
 from bbox.motion.networks import MotionNetwork
 from bbox.motion.pretraining import pretrain
 from bbox.motion.recipes import RECIPES
+from bbox.motion.training import accuracy
 from bbox.motion.validity import measure
 from bbox.zo import root_keys
-from benchmarks.motion_victims import VICTIMS, accuracy, load_split, victim
+from benchmarks.motion_victims import VICTIMS, load_split, victim
 from benchmarks.results_file import RESULTS
 
 _FILE = RESULTS / "smi.json"
@@ -160,7 +161,7 @@ def main() -> None:
         "iterations": _ITERATIONS,
         "torch": torch.__version__,
         "victims": {
-            n: {"parameters": sum(p.numel() for p in v.parameters()), "accuracy": accuracy(v, test.inputs, test.labels)}
+            n: {"parameters": sum(p.numel() for p in v.parameters()), "accuracy": accuracy(v, test)}
             for n, v in victims.items()
         },
     }

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from bbox.cli.attack_options import RESUME_MAY_CHANGE, add_fields, refuse_changes
+from bbox.cli.attack_options import RESUME_MAY_CHANGE, add_fields, chosen_options, refuse_changes
 from bbox.cli.console import Display, say
 from bbox.cli.options import config_from, run_options
 from bbox.errors import UsageError
@@ -98,13 +98,9 @@ def _command(name: str) -> click.Command:
     fields, presets, summary = describe(name)
 
     def run(**values: Any) -> None:
-        chosen = {field: values.pop(field) for field in fields if field != _EPSILON}
         if _EPSILON in fields:
-            chosen[_EPSILON] = _one_epsilon(name, values["epsilons"])
-        chosen = {field: value for field, value in chosen.items() if value is not None}
-        preset = values.pop("preset", None)
-        if preset is not None:
-            chosen["preset"] = preset
+            values[_EPSILON] = _one_epsilon(name, values["epsilons"])
+        chosen = chosen_options(values, fields)
         if values["resume"] is not None:
             refuse_changes(click.get_current_context(), RESUME_MAY_CHANGE)
             _resume(values["resume"], values, name)

@@ -1,4 +1,4 @@
-"""Options that are read off an attack's class, and what may not change on ``--resume``."""
+"""Options that are read off the class of an attack or a defense, and what may not change on ``--resume``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import click
 
 from bbox.errors import UsageError
 
-__all__ = ["RESUME_MAY_CHANGE", "add_fields", "refuse_changes"]
+__all__ = ["RESUME_MAY_CHANGE", "add_fields", "chosen_options", "refuse_changes"]
 
 # What may differ between a run and its resume: how it is computed and shown, never what is asked.
 RESUME_MAY_CHANGE = frozenset(
@@ -32,14 +32,25 @@ def add_fields(
     return command
 
 
-def refuse_changes(ctx: click.Context, allowed: Collection[str]) -> None:
-    """Refuse an option that was given beside ``--resume`` and says what is asked.
+def chosen_options(values: dict[str, Any], fields: Collection[str]) -> dict[str, Any]:
+    """The options of an attack or a defense that were given, ``preset`` among them; taken out of the parsed ones."""
+    chosen = {field: values.pop(field) for field in fields}
+    chosen["preset"] = values.pop("preset", None)
+    return {field: value for field, value in chosen.items() if value is not None}
+
+
+def refuse_changes(ctx: click.Context, allowed: Collection[str], **told: str) -> None:
+    """Refuse what was given beside ``--resume`` and says what is asked.
+
+    Args:
+        told: how an argument that is no option is called, by its name.
 
     Raises:
         UsageError: as it says.
     """
+    known = {parameter.name: parameter for parameter in ctx.command.params}
     given = click.core.ParameterSource.COMMANDLINE
-    for parameter in ctx.params:
-        if ctx.get_parameter_source(parameter) == given and parameter not in allowed:
-            option = parameter.replace("_", "-")
-            raise UsageError(f"--{option} cannot change on --resume; the run folder says what was asked")
+    for name in ctx.params:
+        if ctx.get_parameter_source(name) == given and name not in allowed:
+            what = told.get(name) or max(known[name].opts, key=len)
+            raise UsageError(f"{what} cannot change on --resume; the run folder says what was asked")

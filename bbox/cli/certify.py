@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.table import Table
 
+from bbox.cli.attack_options import refuse_changes
 from bbox.cli.console import Line, console, say, tell
 from bbox.cli.options import pairs, read_indices
 from bbox.errors import UsageError
@@ -101,11 +102,7 @@ def _resume(ctx: click.Context, values: dict[str, Any]) -> None:
 
     from bbox.results.certify_run import CertifyFolder, plan_certify
 
-    for name in ctx.params:
-        given = ctx.get_parameter_source(name) == click.core.ParameterSource.COMMANDLINE
-        if given and name not in _RESUME_MAY_CHANGE:
-            option = {"radii": "radius", "target_options": "set"}.get(name, name).replace("_", "-")
-            raise UsageError(f"--{option} cannot change on --resume; the run folder says what was asked")
+    refuse_changes(ctx, _RESUME_MAY_CHANGE)
     folder = CertifyFolder.open(values["resume"])
     changed = {key: values[key] for key in ("max_batch", "device", "trust") if values.get(key)}
     plan = plan_certify(replace(folder.config(), **changed))

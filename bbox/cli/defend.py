@@ -12,6 +12,7 @@ from typing import Any
 import click
 from rich.table import Table
 
+from bbox.cli.attack_options import chosen_options, refuse_changes
 from bbox.cli.console import Line, console, say, tell
 from bbox.cli.options import pairs
 from bbox.errors import UsageError
@@ -152,15 +153,11 @@ def _command(name: str) -> click.Command:
     texts, known = told(cls), option_fields(cls)
 
     def run(**values: Any) -> None:
-        chosen = {option: values.pop(option) for option in known}
-        chosen = {option: value for option, value in chosen.items() if value is not None}
-        preset = values.pop("preset", None)
-        if preset is not None:
-            chosen["preset"] = preset
+        chosen = chosen_options(values, known)
         if values["threads"] is not None and values["threads"] < 1:
             raise UsageError(f"threads is {values['threads']}, expected at least 1")
         if values["resume"] is not None:
-            _refuse_changes(click.get_current_context())
+            refuse_changes(click.get_current_context(), _RESUME_MAY_CHANGE)
             _resume(values["resume"], values, name)
         else:
             _start(name, chosen, values)
@@ -177,14 +174,6 @@ def _command(name: str) -> click.Command:
         command = click.option("--preset", help=f"Named options: {', '.join(presets)}.")(command)
     made: click.Command = click.command(name, help=cls.summary)(command)
     return made
-
-
-def _refuse_changes(ctx: click.Context) -> None:
-    given = click.core.ParameterSource.COMMANDLINE
-    for parameter in ctx.params:
-        if ctx.get_parameter_source(parameter) == given and parameter not in _RESUME_MAY_CHANGE:
-            option = {"target_options": "set"}.get(parameter, parameter).replace("_", "-")
-            raise UsageError(f"--{option} cannot change on --resume; the folder says what was asked")
 
 
 def _start(name: str, options: dict[str, Any], values: dict[str, Any]) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import click
 
+from bbox.cli.attack_options import refuse_changes
 from bbox.cli.console import Display, console, say
 from bbox.cli.options import config_from, run_options
 from bbox.errors import UsageError
@@ -105,12 +106,7 @@ def _start(values: dict[str, Any]) -> None:
 def _resume(ctx: click.Context, values: dict[str, Any]) -> None:
     from bbox.results.matrix import resume_matrix
 
-    for name in ctx.params:
-        given = ctx.get_parameter_source(name) == click.core.ParameterSource.COMMANDLINE
-        if given and name not in _RESUME_MAY_CHANGE:
-            option = {"epsilons": "epsilon", "target_options": "set"}.get(name, name).replace("_", "-")
-            what = "the list of defenses" if name == "defenses" else f"--{option}"
-            raise UsageError(f"{what} cannot change on --resume; the folder says what was asked")
+    refuse_changes(ctx, _RESUME_MAY_CHANGE, defenses="the list of defenses")
     changed = {key: values[key] for key in ("max_batch", "device", "trust") if values.get(key)}
     _execute(resume_matrix(values["resume"], **changed), values["resume"], values, resume=True)
 

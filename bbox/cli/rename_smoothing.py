@@ -11,6 +11,7 @@ from typing import Any
 import click
 from rich.table import Table
 
+from bbox.cli.attack_options import refuse_changes
 from bbox.cli.console import Line, console, say, tell
 from bbox.cli.options import pairs
 from bbox.errors import UsageError
@@ -68,11 +69,7 @@ def command(ctx: click.Context, /, **values: Any) -> None:
     if values["resume"] is None:
         _start(values)
         return
-    for name in ctx.params:
-        given = ctx.get_parameter_source(name) == click.core.ParameterSource.COMMANDLINE
-        if given and name not in _RESUME_MAY_CHANGE:
-            option = {"target_options": "set"}.get(name, name).replace("_", "-")
-            raise UsageError(f"--{option} cannot change on --resume; the folder says what was asked")
+    refuse_changes(ctx, _RESUME_MAY_CHANGE)
     resume(values["resume"], values)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import click
 from rich.table import Table
 
-from bbox.cli.attack_options import RESUME_MAY_CHANGE, add_fields, refuse_changes
+from bbox.cli.attack_options import RESUME_MAY_CHANGE, add_fields, chosen_options, refuse_changes
 from bbox.cli.console import Line, console, say
 from bbox.cli.options import read_indices
 from bbox.errors import UsageError
@@ -66,11 +66,7 @@ def craft_command(name: str) -> click.Command:
     fields, presets, summary = describe(name)
 
     def run(**values: Any) -> None:
-        chosen = {field: values.pop(field) for field in fields}
-        chosen = {field: value for field, value in chosen.items() if value is not None}
-        preset = values.pop("preset", None)
-        if preset is not None:
-            chosen["preset"] = preset
+        chosen = chosen_options(values, fields)
         if values["threads"] is not None and values["threads"] < 1:
             raise UsageError(f"threads is {values['threads']}, expected at least 1")
         if values["resume"] is not None:

@@ -121,12 +121,7 @@ def save_encoder(folder: Path, encoder: MotionEncoder) -> None:
     skeleton = next(iter(networks.values())).skeleton
     content = {
         "schema_version": _SCHEMA_VERSION,
-        "skeleton": {
-            "name": skeleton.name,
-            "joints": skeleton.joints,
-            "parents": skeleton.parents,
-            "sides": skeleton.sides,
-        },
+        "skeleton": skeleton.to_json(),
         "parts": {n: {"network": w.name, "bodies": w.bodies, "options": w.options} for n, w in networks.items()},
     }
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in encoder.state_dict().items()}
@@ -144,10 +139,7 @@ def load_encoder(folder: Path, device: str | torch.device | None = None) -> Moti
         content = json.loads((folder / _CONFIG).read_text(encoding="utf-8"))
         if content["schema_version"] != _SCHEMA_VERSION:
             raise InputError(f"{folder} has schema {content['schema_version']}, this bbox reads {_SCHEMA_VERSION}")
-        bones = content["skeleton"]
-        skeleton = Skeleton(
-            bones["name"], tuple(bones["joints"]), tuple(bones["parents"]), tuple(map(tuple, bones["sides"]))
-        )
+        skeleton = Skeleton.from_json(content["skeleton"])
         with torch.random.fork_rng(devices=[]):
             networks = {
                 name: make_network(part["network"], skeleton, 1, bodies=part["bodies"], **part["options"])

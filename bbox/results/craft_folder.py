@@ -12,7 +12,6 @@ report.html         one offline page
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -24,6 +23,7 @@ from bbox.errors import InputError
 from bbox.files import write_whole
 from bbox.results.craft_config import CraftConfig
 from bbox.results.plain_folder import PlainFolder, cannot_write
+from bbox.results.store import npy_bytes
 
 __all__ = ["ADVERSARIAL", "CraftFolder"]
 
@@ -60,11 +60,9 @@ class CraftFolder(PlainFolder):
         Raises:
             StorageError: the disk is full, or the folder is gone.
         """
-        content = io.BytesIO()
-        np.save(content, motion.detach().cpu().numpy().astype(np.float32), allow_pickle=False)
         try:
             self.place(method).mkdir(parents=True, exist_ok=True)
-            write_whole(self.place(method) / f"{index:06d}.npy", content.getvalue())
+            write_whole(self.place(method) / f"{index:06d}.npy", npy_bytes(motion))
         except OSError as error:
             raise cannot_write(self.path, error) from error
 

@@ -114,6 +114,7 @@ def execute_craft(plan: CraftPlan, folder: CraftFolder, *, report: Report | None
         if not folder.has("originals", index):
             folder.save("originals", index, motion)
     surrogate: Surrogate | None = None
+    pool = plan.whole.inputs.to(plan.device)  # once, not a batch
     for method in (ADVERSARIAL, *plan.config.baselines):
         missing = [place for place, index in enumerate(indices) if not folder.has(method, index)]
         for start in range(0, len(missing), plan.config.batch):
@@ -127,7 +128,7 @@ def execute_craft(plan: CraftPlan, folder: CraftFolder, *, report: Report | None
             def on_step(step: int, method: str = method, done: int = start, total: int = len(missing)) -> None:
                 told(f"{method}: {done:,} of {total:,} motions, step", step, attack.iterations)
 
-            made = _make(plan, method, part, surrogate, on_step)
+            made = _make(plan, method, part, pool, surrogate, on_step)
             for place, motion in zip(part, made, strict=True):
                 folder.save(method, indices[place], motion)
             seconds[method] = seconds.get(method, 0.0) + time.monotonic() - began
@@ -156,7 +157,12 @@ def _learn(plan: CraftPlan, folder: CraftFolder, told: Report) -> Surrogate:
 
 
 def _make(
-    plan: CraftPlan, method: str, places: list[int], surrogate: Surrogate | None, on_step: Callable[[int], None]
+    plan: CraftPlan,
+    method: str,
+    places: list[int],
+    pool: Tensor,
+    surrogate: Surrogate | None,
+    on_step: Callable[[int], None],
 ) -> Tensor:
     part = plan.data.take(places)
     motions = part.inputs.to(plan.device)
@@ -164,7 +170,7 @@ def _make(
     norm: Any = plan.config.norm
     if method in BASELINES:
         size, axes = plan.attack.epsilon, plan.whole.skeleton.axes
-        made = perturb(method, motions, keys, epsilon=size, norm=norm, axes=axes, pool=_pool(plan))
+        made = perturb(method, motions, keys, epsilon=size, norm=norm, axes=axes, pool=pool)
         return plan.attack.kept(made, motions, plan.whole.skeleton, norm)  # the same constraint as the attack's
     if surrogate is None:
         raise InputError("the encoder is missing")
@@ -172,13 +178,7 @@ def _make(
     where = {index: place for place, index in enumerate(plan.whole.indices.tolist())}
     index = torch.tensor([where[i] for i in part.indices.tolist()], device=plan.device)
     skeleton = plan.whole.skeleton
-    return attack.craft(
-        motions, surrogate.goal, skeleton, keys, norm=norm, index=index, pool=_pool(plan), on_step=on_step
-    )
-
-
-def _pool(plan: CraftPlan) -> Tensor:
-    return plan.whole.inputs.to(plan.device)
+    return attack.craft(motions, surrogate.goal, skeleton, keys, norm=norm, index=index, pool=pool, on_step=on_step)
 
 
 def _hand_on(plan: CraftPlan, folder: CraftFolder) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,31 +13,19 @@ from scipy import stats
 from torch import Tensor
 
 from bbox import targets
-from bbox.data.base import Examples
 from bbox.errors import InputError, TargetError
 from bbox.oracle import Oracle
 from bbox.results.fits import check_fits, check_kind, match_classes
+from bbox.results.judged import Files, files_of
 from bbox.results.plain_folder import PlainFolder, cannot_write
 from bbox.results.run import ask_labels
 from bbox.targets.base import REFUSED, Target
 from bbox.votes import most_frequent
 
-__all__ = ["Answers", "Files", "evaluate_folder", "evaluate_target", "fooling"]
+__all__ = ["Answers", "evaluate_folder", "evaluate_target", "fooling"]
 
 Report = Callable[[str, int, int], None]
 ORIGINALS = "originals"
-
-
-@dataclass(frozen=True)
-class Files:
-    """Saved files to be judged.
-
-    Attributes:
-        data: the originals with their labels; methods: name and a reader of files by places in ``data``.
-    """
-
-    data: Examples
-    methods: dict[str, Callable[[list[int]], Tensor]]
 
 
 class Answers:
@@ -170,8 +158,6 @@ def evaluate_folder(
     Raises:
         UsageError, InputError, TargetError: see ``evaluate_target``; what was answered until then is on record.
     """
-    from bbox.results.judged import files_of  # it needs Files
-
     files = files_of(path)
     loaded = [targets.load(spec, options=dict(options or {}), trust=trust, device=device) for spec in specs]
     folder = PlainFolder(path)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,23 @@ from bbox.data.base import CodeSet, Dataset, Examples, MotionSet
 from bbox.errors import InputError
 from bbox.motion.skeleton import Skeleton
 from bbox.results.craft_folder import ADVERSARIAL, CraftFolder
-from bbox.results.evaluate_run import Files
 from bbox.results.plain_folder import kind_of
 from bbox.results.saved import SavedImages, SavedPrograms
 from bbox.results.store import RunFolder
 
-__all__ = ["files_of", "motion_set"]
+__all__ = ["Files", "files_of", "motion_set"]
+
+
+@dataclass(frozen=True)
+class Files:
+    """Saved files to be judged.
+
+    Attributes:
+        data: the originals with their labels; methods: name and a reader of files by places in ``data``.
+    """
+
+    data: Examples
+    methods: dict[str, Callable[[list[int]], Tensor]]
 
 
 def files_of(path: Path) -> Files:

@@ -29,7 +29,7 @@ from bbox.files import refuse_taken, write_whole
 from bbox.results.records import SCHEMA_VERSION, Config, Example
 from bbox.targets.base import REFUSED
 
-__all__ = ["RunFolder", "StorageError"]
+__all__ = ["RunFolder", "StorageError", "npy_bytes"]
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS answers (
@@ -40,6 +40,13 @@ CREATE TABLE IF NOT EXISTS clean_scores (id INTEGER PRIMARY KEY CHECK (id = 0), 
 CREATE TABLE IF NOT EXISTS examples (position INTEGER PRIMARY KEY, record TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS sessions (id INTEGER PRIMARY KEY, record TEXT NOT NULL);
 """
+
+
+def npy_bytes(row: Tensor) -> bytes:
+    """One input as the content of a float32 .npy file."""
+    content = io.BytesIO()
+    np.save(content, row.detach().cpu().numpy().astype(np.float32), allow_pickle=False)
+    return content.getvalue()
 
 
 class StorageError(BboxError):
@@ -256,11 +263,8 @@ class RunFolder:
 
     def write_array(self, kind: str, index: int, row: Tensor) -> None:
         """Write one input as float32 .npy (``kind``: originals or adversarial)."""
-        path = self.array_path(kind, index)
-        content = io.BytesIO()
-        np.save(content, row.detach().cpu().numpy().astype(np.float32), allow_pickle=False)
         with self._writing():
-            write_whole(path, content.getvalue())
+            write_whole(self.array_path(kind, index), npy_bytes(row))
 
     def read_array(self, kind: str, index: int) -> Tensor:
         return torch.from_numpy(np.load(self.array_path(kind, index), allow_pickle=False))
