@@ -41,6 +41,10 @@ class TargetError(BboxError):
     result: Any = None
 
 
+class RequestLimitError(TargetError):
+    """The run's hard limit on requests to a live target is reached. The state of the run is kept."""
+
+
 class BudgetError(BboxError):
     """Rows were asked that no budget covers. Attacks never see it: the engine admits what fits."""
 

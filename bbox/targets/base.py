@@ -33,6 +33,9 @@ class Target(ABC):
         deterministic: whether a row that is asked again gets the same answer.
         refuses: whether a row may go unanswered; the target then answers NaN scores, or the label ``REFUSED``.
         rows_per_query: rows that the innermost model computes for one query.
+        concurrency: calls that may be under way at once, from threads of their own. More than one only where the
+            answers come from elsewhere (a server) and calls do not share state.
+        batch: rows that one call should hold at most; ``None`` where the oracle may choose.
     """
 
     name: str
@@ -47,6 +50,8 @@ class Target(ABC):
     deterministic: bool = True
     refuses: bool = False
     rows_per_query: int = 1
+    concurrency: int = 1
+    batch: int | None = None
 
     @abstractmethod
     def __call__(self, rows: Any) -> Tensor:
