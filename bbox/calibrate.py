@@ -43,7 +43,7 @@ def calibrate(oracle: Oracle, example: Tensor | Program, *, seconds: float = 1.5
         example: (*shape), a row of the data, or a program.
     """
     if not oracle.target.in_process:
-        oracle.max_batch = _REMOTE
+        oracle.max_batch = oracle.target.batch or _REMOTE
         return oracle.max_batch
     sizes = _SIZES["cuda" if oracle.device.type == "cuda" else "cpu"]
     deadline = time.perf_counter() + seconds

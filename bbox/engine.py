@@ -10,22 +10,25 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from bbox.accounts import on_record
 from bbox.batch import Batch, join, pick
 from bbox.code.program import Programs
 from bbox.errors import InternalError, TargetError
 from bbox.oracle import UNKNOWN, Answers, Oracle, StopReason
-from bbox.problem import Answer, Ask, Job, Journal, Pool, Problem, make_jobs
+from bbox.problem import ABSENT, Answer, Ask, Job, Journal, Pool, Problem, make_jobs
 from bbox.votes import Tally
 
 __all__ = ["Answer", "Ask", "Job", "Journal", "Pool", "Problem", "drive", "make_jobs"]
 
 _FRUITLESS = 1000
+_WORTH_A_CALL = 8  # rows: what waits is shared out among the calls that a live target bears, but not more finely
 _PLENTY = 4  # full forwards: 298 calls for 64 images x 1,000 queries at 256 rows; 317 with 2, and no faster
 
 
@@ -47,6 +50,20 @@ class _Room:
             self.left -= rows
 
 
+@dataclass
+class _Part:
+    """Some rows of a lane's ask, in a forward; ``answers`` once they are back."""
+
+    index: Tensor
+    rows: Batch
+    old: Tensor  # (rows,) bool: answered from the journal
+    answers: Answers | None = None
+
+    def new_rows(self) -> Batch:
+        """The rows that have no answer yet."""
+        return pick(self.rows, (~self.old).nonzero()[:, 0]) if bool(self.old.any()) else self.rows
+
+
 class _Lane:
     """One group's generator, the ask it waits for, and what has come back so far.
 
@@ -59,11 +76,11 @@ class _Lane:
         self.scores_wanted = attack.access == "scores"
         self.generator = attack.run(job.problem)
         self.replay = [journal.answers(int(e)) for e in job.examples] if journal else None
-        self.known = torch.tensor([len(labels) for labels, _ in self.replay]) if self.replay else None
+        self.held = None if self.replay is None else _held([labels for labels, _ in self.replay])
         self.ask: Ask | None = None
         self.tally: Tally | None = None  # for an ask with votes
         self.owner = self.pending = torch.empty(0, dtype=torch.int64)
-        self.in_flight = 0  # rows that a forward under way will answer
+        self.parts: deque[_Part] = deque()  # under way, in the order of their rows
         self.finished = False
         self.fruitless = 0  # asks in a row of which nothing could be admitted
         self.starved = False  # the run-wide limit left rows unanswered
@@ -71,7 +88,7 @@ class _Lane:
     @property
     def idle(self) -> bool:
         """Whether the ask is answered, as far as it will be."""
-        return not self.finished and len(self.pending) == 0 and self.in_flight == 0
+        return not self.finished and len(self.pending) == 0 and not self.parts
 
     def advance(self, room: _Room) -> None:
         """Hand the answers over and take the next ask; stop when it cannot be answered at all."""
@@ -92,7 +109,7 @@ class _Lane:
             self.tally = Tally(rows, self.ask.votes, self.ask.majority)
             self.owner = self.owner.repeat_interleave(self.ask.votes)
         owner = self.owner
-        admitted, self.number = accounts.admit(owner, room.left, self.known)
+        admitted, self.number = accounts.admit(owner, room.left, self.held)
         full = room.left is not None and bool((~admitted & accounts.active[owner]).any())
         self.starved |= full
         self.answered = torch.zeros(rows, dtype=torch.bool)
@@ -100,7 +117,7 @@ class _Lane:
         self.labels = torch.full((rows,), -1, dtype=torch.int64)
         self.scores: Tensor | None = None
         self.pending = admitted.nonzero()[:, 0]
-        room.take(len(self.pending) - self._on_record())
+        room.take(len(self.pending) - int(self.old(self.pending).sum()))
         self.fruitless = 0 if len(self.pending) else self.fruitless + 1
         if self.fruitless and (full or not bool(accounts.active.any())):
             self.close(room)
@@ -117,7 +134,7 @@ class _Lane:
         self.generator.close()
         if len(self.pending):
             self.job.accounts.hand_back(self.owner[self.pending])
-            room.take(-len(self.pending))
+            room.take(int(self.old(self.pending).sum()) - len(self.pending))
         self.job.accounts.settle()
         self.job.accounts.close("budget" if self.starved else reason)
         self.finished = True
@@ -134,26 +151,45 @@ class _Lane:
         self.job.accounts.check(rows)
         return rows if again is None else pick(rows, again)
 
-    def _old(self) -> Tensor:
-        """Which pending rows the journal has answers to: (pending,) bool."""
-        if self.known is None:
-            return torch.zeros(len(self.pending), dtype=torch.bool)
-        return self.number[self.pending] <= self.known[self.owner[self.pending]]
+    def old(self, index: Tensor) -> Tensor:
+        """Which of these rows of the ask the journal has answers to: bool."""
+        if self.held is None:
+            return torch.zeros(len(index), dtype=torch.bool)
+        return on_record(self.held, self.owner[index], self.number[index])
 
-    def _on_record(self) -> int:
-        return 0 if self.known is None else int(self._old().sum())
-
-    def take_replayed(self) -> Tensor:
-        """Split off the pending rows whose answers the journal holds: their numbers within the ask."""
-        old = self._old()
-        replayed, self.pending = self.pending[old], self.pending[~old]
-        return replayed
-
-    def take(self, most: int) -> Tensor:
-        """Split off at most so many pending rows, for a forward: their numbers within the ask."""
+    def take(self, most: int, oracle: Oracle) -> _Part:
+        """Split off at most so many pending rows, for a forward."""
         index, self.pending = self.pending[:most], self.pending[most:]
-        self.in_flight += len(index)
-        return index
+        part = _Part(index, self.rows(index, oracle), self.old(index))
+        self.parts.append(part)
+        return part
+
+    def land(self, part: _Part, asked: Answers) -> None:
+        """Take the answers to the rows of a part that were asked. What is complete is booked in the order of the rows,
+        whichever forward was the first to come back: a trace must not depend on the network."""
+        part.answers = self._with_old(part, asked)
+        while self.parts and self.parts[0].answers is not None:
+            done = self.parts.popleft()
+            answers = done.answers or asked
+            self.book(done.index, done.rows, answers.labels, answers.scores)
+
+    def _with_old(self, part: _Part, asked: Answers) -> Answers:
+        """The answers to all rows of a part, those that the journal holds among them."""
+        if self.replay is None or not bool(part.old.any()):
+            return asked
+        owner, place = self.owner[part.index[part.old]], self.number[part.index[part.old]] - 1
+        given = [(self.replay[o], p) for o, p in zip(owner.tolist(), place.tolist(), strict=True)]
+        labels = torch.full((len(part.index),), ABSENT, dtype=torch.int64)
+        labels[part.old] = torch.stack([known[p] for (known, _), p in given])
+        labels[~part.old] = asked.labels
+        kept = [scores[p] for (_, scores), p in given if scores is not None]
+        if not kept:
+            return Answers(labels, None)
+        table = torch.full((len(labels), len(kept[0])), torch.nan)
+        table[part.old] = torch.stack(kept)
+        if asked.scores is not None and len(asked.labels):
+            table[~part.old] = asked.scores
+        return Answers(labels, table)
 
     def book(self, index: Tensor, rows: Batch, labels: Tensor, scores: Tensor | None) -> None:
         """Book the answers to these rows of the ask."""
@@ -199,9 +235,10 @@ def drive(
     waiting = iter(jobs)
     lanes: list[_Lane] = []
     flights: deque[_Flight] = deque()
+    slots = oracle.target.concurrency
     room = _Room(oracle.left())
     deadline = None if time_limit is None else time.monotonic() + time_limit
-    with ThreadPoolExecutor(1, "bbox-forward") as worker:
+    with ThreadPoolExecutor(slots, "bbox-forward") as worker:
         try:
             while True:
                 while sum(len(lane.job.problem) for lane in lanes) < side_by_side and (job := next(waiting, None)):
@@ -223,60 +260,94 @@ def drive(
                 lanes = [lane for lane in lanes if not lane.finished]
                 if not lanes:
                     continue
-                # While one forward is under way, the answers of the one before are booked and new rows are made. The
-                # second one takes off early only while plenty of rows wait, so that hardly any forward is not full.
-                if not flights:
-                    flights.append(_Flight(lanes, oracle, journal, worker))
-                if len(flights) < 2 and sum(len(lane.pending) for lane in lanes) >= _PLENTY * oracle.max_batch:
-                    flights.append(_Flight(lanes, oracle, journal, worker))
-                flights.popleft().land()
+                while most := _rows_to_take(lanes, len(flights), slots, oracle.max_batch):
+                    flights.append(_Flight(lanes, oracle, journal, worker, most))
+                # With a limit for all, who is served must not depend on the network.
+                if slots > 1 and room.left is None:
+                    wait([flight.answers for flight in flights], return_when=FIRST_COMPLETED)
+                    for flight in [flight for flight in flights if flight.answers.done()]:
+                        flights.remove(flight)
+                        flight.land()
+                else:
+                    flights.popleft().land()
                 if on_forward is not None:
                     on_forward([lane.job for lane in lanes])
-        except BaseException as error:
-            worker.shutdown(wait=False, cancel_futures=True)
-            for lane in lanes:
-                lane.generator.close()
+        except (TargetError, GeneratorExit) as error:  # what else is under way may be answered: it is journaled
+            worker.shutdown(cancel_futures=True)
             if isinstance(error, TargetError):
                 error.unfinished = [lane.job for lane in lanes]
             raise
+        except BaseException:
+            with oracle.abandoning():
+                worker.shutdown(cancel_futures=True)
+            raise
+        finally:
+            for lane in lanes:
+                lane.generator.close()
+
+
+def _rows_to_take(lanes: Sequence[_Lane], flying: int, slots: int, max_batch: int) -> int:
+    """How many rows the next forward should take off with, 0 for none.
+
+    Of a target on this machine one forward is under way while the answers of the one before are booked and new rows
+    are made; the second takes off early only while plenty of rows wait, so that hardly any forward is not full. A live
+    target gets as many calls as it bears, and what waits is shared out among them.
+    """
+    waiting = sum(len(lane.pending) for lane in lanes)
+    if slots > 1:
+        free = slots - flying
+        return min(max_batch, waiting, max(_WORTH_A_CALL, -(-waiting // free))) if free else 0
+    return max_batch if waiting and (not flying or (flying < 2 and waiting >= _PLENTY * max_batch)) else 0
+
+
+def _held(labels: Sequence[Tensor]) -> Tensor:
+    """Which queries of each example have an answer on record: (examples, most queries) bool."""
+    held = torch.zeros((len(labels), max(len(known) for known in labels)), dtype=torch.bool)
+    for row, known in zip(held, labels, strict=True):
+        row[: len(known)] = known != ABSENT
+    return held
 
 
 def _replay(lane: _Lane, oracle: Oracle) -> None:
-    """Answer from the journal what it holds. Replayed rows are made and booked like any other, but not asked."""
-    replayed = lane.take_replayed()
-    for index in torch.split(replayed, oracle.max_batch):
-        if len(index) == 0 or lane.replay is None:
-            continue
-        owner, place = lane.owner[index], lane.number[index] - 1
-        pairs = list(zip(owner.tolist(), place.tolist(), strict=True))
-        labels = torch.stack([lane.replay[o][0][p] for o, p in pairs])
-        given = [lane.replay[o][1] for o, _ in pairs]
-        kept = [scores[p] for scores, (_, p) in zip(given, pairs, strict=True) if scores is not None]
-        scores = torch.stack(kept) if kept else None
-        oracle.books["attack"].replayed += len(index)
-        lane.book(index, lane.rows(index, oracle), labels, scores)
+    """Answer from the journal what it holds, up to the first gap. Replayed rows are made and booked like any other."""
+    while len(lane.pending):
+        old = lane.old(lane.pending[: oracle.max_batch])
+        unbroken = int(old.long().cumprod(0).sum())
+        if unbroken == 0:
+            return
+        oracle.books["attack"].replayed += unbroken
+        lane.land(lane.take(unbroken, oracle), _NOTHING)
+
+
+_NOTHING = Answers(torch.empty(0, dtype=torch.int64), None)
 
 
 class _Flight:
     """One forward under way, filled with pending rows, those of the lanes that wait for the fewest first."""
 
-    def __init__(self, lanes: Sequence[_Lane], oracle: Oracle, journal: Journal | None, worker: Executor) -> None:
-        self.parts: list[tuple[_Lane, Tensor, Batch]] = []
-        room = oracle.max_batch
+    def __init__(
+        self, lanes: Sequence[_Lane], oracle: Oracle, journal: Journal | None, worker: Executor, most: int
+    ) -> None:
+        self.parts: list[tuple[_Lane, _Part]] = []
         for lane in sorted(lanes, key=lambda lane: len(lane.pending)):
-            if room > 0 and len(lane.pending):
-                index = lane.take(room)
-                self.parts.append((lane, index, lane.rows(index, oracle)))
-                room -= len(index)
-        rows = [part for _, _, part in self.parts]
-        joined = join(rows)
-        examples = torch.cat([lane.job.examples[lane.owner[index]] for lane, index, _ in self.parts])
-        numbers = torch.cat([lane.number[index] for lane, index, _ in self.parts])
-        scores_wanted = any(lane.scores_wanted for lane, _, _ in self.parts)
+            if most > 0 and len(lane.pending):
+                part = lane.take(most, oracle)
+                self.parts.append((lane, part))
+                most -= len(part.index)
+        asked = [(lane, part, part.index[~part.old]) for lane, part in self.parts if not bool(part.old.all())]
+        oracle.books["attack"].replayed += sum(int(part.old.sum()) for _, part in self.parts)
+        if not asked:
+            self.answers: Future[Answers] = Future()
+            self.answers.set_result(_NOTHING)
+            return
+        joined = join([part.new_rows() for _, part, _ in asked])
+        examples = torch.cat([lane.job.examples[lane.owner[index]] for lane, _, index in asked])
+        numbers = torch.cat([lane.number[index] for lane, _, index in asked])
+        scores_wanted = any(lane.scores_wanted for lane, _, _ in asked)
 
         def ask() -> Answers:
             answers = oracle.ask(joined)
-            if journal is not None:  # before anything else is asked: a kill loses one forward at most
+            if journal is not None:  # before anything else is asked: a kill loses what was under way at most
                 journal.append(examples, numbers, answers.labels, answers.scores if scores_wanted else None)
             return answers
 
@@ -286,9 +357,8 @@ class _Flight:
         """Wait for the answers and book them."""
         answers = self.answers.result()
         start = 0
-        for lane, index, rows in self.parts:
-            stop = start + len(index)
+        for lane, part in self.parts:
+            stop = start + int((~part.old).sum())
             scores = None if answers.scores is None else answers.scores[start:stop]
-            lane.book(index, rows, answers.labels[start:stop], scores)
-            lane.in_flight -= len(index)
+            lane.land(part, Answers(answers.labels[start:stop], scores))
             start = stop

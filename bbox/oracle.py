@@ -1,31 +1,29 @@
-"""The oracle: the only door to a target. It counts every row, and keeps each example's account.
-
-``Oracle`` delivers rows and keeps the books (``Ledger``). ``Accounts`` holds, for a group of attacked examples, the
-exact budget, the best adversarial row seen so far and its trace of (queries, distance). Neither knows any attack.
-"""
+"""The oracle: the only door to a target. It delivers rows and counts every one (``Ledger``); it knows no attack."""
 
 from __future__ import annotations
 
 import threading
 from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal, TypeVar, cast
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from bbox.batch import Batch, pick, put
+from bbox.batch import Batch, pick
+from bbox.cache import AnswerCache
 from bbox.code.program import Programs
-from bbox.domain import ROUNDING, Domain
-from bbox.errors import BudgetError, InternalError, TargetError
-from bbox.goal import Goal
+from bbox.errors import BudgetError, TargetError
+from bbox.targets.account import Bill, Terms, on_account
 from bbox.targets.base import REFUSED, Target
 
-__all__ = ["UNKNOWN", "Accounts", "Answers", "Ledger", "Oracle", "Purpose", "StopReason"]
+__all__ = ["UNKNOWN", "Answers", "Ledger", "Oracle", "Purpose", "StopReason"]
 
-Purpose = Literal["attack", "probe", "clean", "verify", "fit", "select", "certify", "baseline", "evaluate"]
+Purpose = Literal["attack", "probe", "clean", "verify", "fit", "select", "certify", "baseline", "evaluate", "serve"]
 StopReason = Literal[
     "budget",
     "converged",
@@ -54,6 +52,10 @@ class Ledger:
         replayed: rows answered from a journal on resume; they count in an example's budget and were paid before.
         invalid: delivered rows whose answer was not usable (not finite, not a class).
         refused: delivered rows that the target refused to answer (a stateful defense).
+        cached: rows answered from the query cache: no queries, but they count in an example's budget.
+        requests: live targets: requests sent, retries among them.
+        billed: live targets: rows sent in them, each as often as it was sent.
+        retried: live targets: rows sent again after a request that brought no answer.
     """
 
     queries: int = 0
@@ -61,6 +63,10 @@ class Ledger:
     replayed: int = 0
     invalid: int = 0
     refused: int = 0
+    cached: int = 0
+    requests: int = 0
+    billed: int = 0
+    retried: int = 0
 
 
 @dataclass(frozen=True)
@@ -85,6 +91,8 @@ class Oracle:
         quantize: ``"8bit"`` answers for the image as it is after rounding to 8 bits.
         limit: rows that all attacks together may ask, ``None`` for no limit.
         paid: rows of the limit that earlier sessions of the run have asked.
+        terms: what a live target is allowed (patience, requests).
+        cache: answers on disk, for a target that answers a row always alike; ``None`` for none.
 
     Raises (from ``ask``):
         TargetError: the target raised, or answered with the wrong number or kind of answers.
@@ -98,15 +106,21 @@ class Oracle:
         quantize: Literal["8bit"] | None = None,
         limit: int | None = None,
         paid: int = 0,
+        terms: Terms | None = None,
+        cache: AnswerCache | None = None,
     ) -> None:
         self.target = target
+        self.terms = terms or Terms()
+        self.cache = cache
         self.max_batch = max_batch
         self.quantize = quantize
         self.limit = limit
         self.paid = paid
         self.books: defaultdict[Purpose, Ledger] = defaultdict(Ledger)
-        # The engine asks from a thread of its own while finished examples are verified: one forward at a time.
-        self._one_at_a_time = threading.Lock()
+        # The engine asks from threads of its own while finished examples are verified: no more calls than the target
+        # bears at a time.
+        self._places = threading.BoundedSemaphore(target.concurrency)
+        self._writing = threading.Lock()
 
     @property
     def device(self) -> torch.device:
@@ -123,7 +137,10 @@ class Oracle:
 
     def left(self) -> int | None:
         """Rows that the run-wide limit still allows, ``None`` without one."""
-        return None if self.limit is None else self.limit - self.paid - self.books["attack"].queries
+        if self.limit is None:
+            return None
+        book = self.books["attack"]
+        return self.limit - self.paid - book.queries - book.cached
 
     def ask(self, rows: Batch, purpose: Purpose = "attack") -> Answers:
         """Deliver rows in forwards of at most ``max_batch``, and count them under ``purpose``.
@@ -135,6 +152,8 @@ class Oracle:
         if purpose == "attack" and left is not None and len(rows) > left:
             raise BudgetError(f"{len(rows)} rows asked, but the run's limit of {self.limit} leaves {left}")
         rows = self.admissible(rows)
+        if self.target.concurrency > 1 and len(rows) > self.max_batch:
+            return _together(self._side_by_side(rows, purpose))
         parts: list[Answers] = []
         start = 0
         while start < len(rows):
@@ -149,31 +168,82 @@ class Oracle:
                 self.max_batch = len(part) // 2
                 continue
             start += len(part)
-        if not parts:
-            return Answers(torch.empty(0, dtype=torch.int64), None)
-        scores = None if parts[0].scores is None else torch.cat([p.scores for p in parts if p.scores is not None])
-        return Answers(torch.cat([p.labels for p in parts]), scores)
+        return _together(parts)
+
+    def _side_by_side(self, rows: Batch, purpose: Purpose) -> list[Answers]:
+        parts = [rows[start : start + self.max_batch] for start in range(0, len(rows), self.max_batch)]
+        with ThreadPoolExecutor(self.target.concurrency, "bbox-ask") as pool:
+            waiting = [pool.submit(self._deliver, part, purpose) for part in parts]
+            try:
+                return [answers.result() for answers in waiting]
+            except BaseException:
+                with self.abandoning():
+                    pool.shutdown(cancel_futures=True)
+                raise
+
+    @contextmanager
+    def abandoning(self) -> Iterator[None]:
+        """Inside, calls under way that wait for a retry end at once: nobody waits for their answers any more."""
+        self.terms.abandoned.set()
+        try:
+            yield
+        finally:
+            self.terms.abandoned.clear()
 
     def _deliver(self, rows: Batch, purpose: Purpose) -> Answers:
-        try:
-            # A target that remembers what it was asked must see the attack's traffic alone.
-            target = self.target if purpose == "attack" else self.target.fresh()
-            with self._one_at_a_time:
+        if self.cache is None or purpose == "probe":  # a probe measures the target
+            return self._forward(rows, purpose)
+        # A saved file is verified by the target itself, whatever the attack has asked before: by names of its own.
+        keys = self.cache.keys(rows, self._fingerprint, "verify" if purpose == "verify" else "")
+        known = self.cache.find(keys)
+        new = [place for place, key in enumerate(keys) if key not in known]
+        if new:
+            asked = self._forward(pick(rows, torch.tensor(new)), purpose)
+            fresh = dict(zip([keys[place] for place in new], _rows_of(asked), strict=True))
+            self.cache.keep(fresh)
+            known |= fresh
+        with self._writing:
+            self.books[purpose].cached += len(rows) - len(new)
+        labels = torch.tensor([known[key][0] for key in keys], dtype=torch.int64)
+        scores = [known[key][1] for key in keys]
+        return Answers(labels, None if scores[0] is None else torch.stack([s for s in scores if s is not None]))
+
+    @cached_property
+    def _fingerprint(self) -> str:
+        return self.target.fingerprint()
+
+    def _forward(self, rows: Batch, purpose: Purpose) -> Answers:
+        # A target that remembers what it was asked must see the attack's traffic alone.
+        target = self.target if purpose == "attack" else self.target.fresh()
+        with self._places, on_account(self.terms) as bill:
+            try:
                 raw = target(rows)
-        except torch.cuda.OutOfMemoryError:
-            raise
-        except (TargetError, BudgetError):
-            raise
-        except Exception as error:
-            reason = str(error).strip().split("\n")[0] or type(error).__name__
-            raise TargetError(f"{self.target.name} failed on rows of shape {tuple(rows.shape)}: {reason}") from error
+            except (torch.cuda.OutOfMemoryError, TargetError, BudgetError):
+                self._charge(purpose, bill)
+                raise
+            except Exception as error:
+                self._charge(purpose, bill)
+                reason = str(error).strip().split("\n")[0] or type(error).__name__
+                raise TargetError(
+                    f"{self.target.name} failed on rows of shape {tuple(rows.shape)}: {reason}"
+                ) from error
+        self._charge(purpose, bill)
         answers = self._read(raw, len(rows))
-        ledger = self.books[purpose]
-        ledger.queries += len(rows)
-        ledger.calls += 1
-        ledger.invalid += int((answers.labels == UNKNOWN).sum())
-        ledger.refused += int((answers.labels == REFUSED).sum())
+        with self._writing:
+            ledger = self.books[purpose]
+            ledger.queries += len(rows)
+            ledger.calls += 1
+            ledger.invalid += int((answers.labels == UNKNOWN).sum())
+            ledger.refused += int((answers.labels == REFUSED).sum())
         return answers
+
+    def _charge(self, purpose: Purpose, bill: Bill) -> None:
+        """Enter a call's bill, also that of a call which brought no answers."""
+        with self._writing:
+            ledger = self.books[purpose]
+            ledger.requests += bill.requests
+            ledger.billed += bill.rows
+            ledger.retried += bill.retried
 
     def _read(self, raw: object, count: int) -> Answers:
         """Check an answer and bring it to the CPU."""
@@ -207,182 +277,14 @@ class Oracle:
         return Answers(labels, scores)
 
 
-class Accounts:
-    """The books of a group of attacked examples: budget, best-so-far, trace, stop reason.
-
-    Everything here is counted on the CPU; only ``best`` lies on the target's device.
-
-    Shapes:
-        originals: (n, *shape), or n programs; spent, limit: (n,) int64; best: like originals; distance: (n,) float64,
-        inf before the first adversarial row that is a valid result; first: (n,) int64, the query of the first
-        adversarial row, valid or not, 0 before it; repeats: (n,) int64, rows that the attack knew the answer to.
-    """
-
-    def __init__(
-        self, originals: Batch, goal: Goal, domain: Domain, budget: int, *, stop_at: float | None = None
-    ) -> None:
-        n = len(originals)
-        self.originals = originals
-        self.goal = goal
-        self.domain = domain
-        self.stop_at = stop_at
-        self.limit = torch.full((n,), budget, dtype=torch.int64)
-        self.spent = torch.zeros(n, dtype=torch.int64)
-        self.best: Batch = originals.clone()
-        self.first = torch.zeros(n, dtype=torch.int64)
-        self.repeats = torch.zeros(n, dtype=torch.int64)
-        self.best_label = torch.full((n,), UNKNOWN, dtype=torch.int64)
-        self.distance = torch.full((n,), torch.inf, dtype=torch.float64)
-        self.failed = torch.zeros(n, dtype=torch.bool)
-        self.stopped: list[StopReason | None] = [None] * n
-        self.open = torch.ones(n, dtype=torch.bool)
-        self._trace: list[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]] = []
-
-    def __len__(self) -> int:
-        return len(self.originals)
-
-    @property
-    def active(self) -> Tensor:
-        """Which examples may still ask: (n,) bool."""
-        return self.open & (self.spent < self.limit)
-
-    def remaining(self) -> Tensor:
-        """Queries that each example may still ask: (n,) int64."""
-        return torch.where(self.open, self.limit - self.spent, 0)
-
-    def admit(self, owner: Tensor, room: int | None = None, known: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Reserve budget for the rows that fit, in order, row by row; ``room`` is for rows without an answer on record.
-
-        Shapes:
-            owner: (m,) int64; known: (n,) int64, the answers on record for each example.
-            returns: admitted (m,) bool, and each row's query number within its example, from 1: (m,) int64.
-        """
-        # numpy, here and in ``record``: on arrays this small its calls cost a quarter of torch's.
-        owners, spent = owner.numpy(), self.spent.numpy()
-        number = spent[owners] + _rank(owners) + 1
-        fits = (number <= self.limit.numpy()[owners]) & self.open.numpy()[owners]
-        if room is not None:
-            new = np.True_ if known is None else number > known.numpy()[owners]
-            fits &= ~new | ((fits & new).cumsum() <= room)
-        spent += np.bincount(owners[fits], minlength=len(spent))
-        return torch.from_numpy(fits), torch.from_numpy(number)
-
-    def record(self, rows: Batch, owner: Tensor, number: Tensor, labels: Tensor) -> Tensor:
-        """Book answered rows; keep the closest adversarial row of each example and extend the traces.
-
-        Shapes:
-            rows: (k, *shape) as the target saw them; owner, number, labels: (k,) int64 on the CPU.
-            returns: which rows are adversarial, (k,) bool.
-        """
-        adversarial = self.goal.met(labels, owner) & (labels >= 0)
-        owners, best = owner.numpy(), self.distance.numpy()
-        self.failed.numpy()[owners[(labels == UNKNOWN).numpy()]] = True
-        hit = adversarial.numpy().nonzero()[0]
-        if len(hit) == 0:
-            return adversarial
-        first = self.first.numpy()
-        new = hit[first[owners[hit]] == 0][::-1]  # backwards: the earliest row of each owner is the last to write
-        first[owners[new]] = number.numpy()[new]
-        # Screen in float32, which is cheap, then measure the few rows that may be the closest in float64.
-        rough = self.domain.rough_distance(_at(self.originals, owners[hit]), _at(rows, hit)).cpu().numpy()
-        hit = hit[rough <= best[owners[hit]] * (1 + 1e-4)]
-        if len(hit) == 0:
-            return adversarial
-        distance = self.domain.distance(_at(self.originals, owners[hit]), _at(rows, hit)).cpu().numpy()
-        better = _improves(owners[hit], distance, best)
-        if len(better):
-            hit, distance = hit[better], distance[better]
-            last = _last_of_each(owners[hit])
-            mine = owners[hit[last]]
-            put(self.best, torch.from_numpy(mine), _at(rows, hit[last]))
-            self.best_label.numpy()[mine] = labels.numpy()[hit[last]]
-            best[mine] = distance[last]
-            self._trace.append((owners[hit], number.numpy()[hit], distance))
-        return adversarial
-
-    def hand_back(self, owner: Tensor) -> None:
-        """Free the budget of rows that were admitted and never delivered. Shapes: owner (k,) int64."""
-        self.spent -= torch.bincount(owner, minlength=len(self))
-
-    def repeat(self, owner: Tensor) -> None:
-        """Count rows that were answered from an attack's memory: not asked, not spent. Shapes: owner (k,) int64."""
-        self.repeats += torch.bincount(owner, minlength=len(self))
-
-    def settle(self) -> None:
-        """Stop the examples that are done: goal reached, target broken. Called when an ask is complete."""
-        for i in self.failed.nonzero()[:, 0].tolist():
-            self.stop(i, "target_error")
-        if self.stop_at is not None:
-            self.finish(self.stop_at)
-
-    def finish(self, within: float) -> None:
-        """Stop with ``success`` the examples whose closest adversarial row lies within this distance."""
-        near = (self.distance <= within + ROUNDING) & torch.isfinite(self.distance)
-        for i in near.nonzero()[:, 0].tolist():
-            self.stop(i, "success")
-
-    def stop(self, example: int, reason: StopReason) -> None:
-        """Give an example its stop reason; the first one stays."""
-        if self.stopped[example] is None:
-            self.stopped[example] = reason
-            self.open[example] = False
-
-    def close(self, reason: StopReason | None = None) -> None:
-        """Give every example that has none its stop reason: ``reason``, or what the books say."""
-        for i in range(len(self)):
-            spent_all = bool(self.spent[i] >= self.limit[i])
-            found = bool(torch.isfinite(self.distance[i]))
-            self.stop(i, "budget" if spent_all else reason or ("converged" if found else "start_not_found"))
-
-    def traces(self) -> list[tuple[NDArray[np.int64], NDArray[np.float64]]]:
-        """Each example's improvements in order: (queries (k,) int64, distance (k,) float64)."""
-        empty = (np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float64))
-        owner, number, distance = (np.concatenate(parts) for parts in zip(empty, *self._trace, strict=True))
-        return [(number[owner == i], distance[owner == i]) for i in range(len(self))]
-
-    def check(self, rows: Batch) -> None:
-        """Refuse rows outside the domain: a defect of the attack, never passed on to the target."""
-        fault = self.domain.fault(rows)
-        if fault is not None:
-            raise InternalError(f"the attack asked a row outside its domain: {fault}")
+def _together(parts: Sequence[Answers]) -> Answers:
+    if not parts:
+        return Answers(torch.empty(0, dtype=torch.int64), None)
+    scores = None if parts[0].scores is None else torch.cat([p.scores for p in parts if p.scores is not None])
+    return Answers(torch.cat([p.labels for p in parts]), scores)
 
 
-def _at(rows: _B, index: NDArray[np.int64]) -> _B:
-    return pick(rows, torch.from_numpy(index))
-
-
-def _rank(owner: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Each row's place among the rows of the same owner, from 0: (m,)."""
-    order = np.argsort(owner, kind="stable")
-    place = np.arange(len(owner))
-    rank = np.empty_like(owner)
-    rank[order] = place - np.maximum.accumulate(np.where(_starts(owner[order]), place, 0))
-    return rank
-
-
-def _starts(ordered: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Where a new value begins in an ordered array: (m,)."""
-    starts = np.ones(len(ordered), dtype=np.bool_)
-    np.not_equal(ordered[1:], ordered[:-1], out=starts[1:])
-    return starts
-
-
-def _improves(owner: NDArray[np.int64], distance: NDArray[np.float64], best: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Positions of the rows that are closer than their owner's best and than every earlier row of it, in row order."""
-    candidate = (distance < best[owner]).nonzero()[0]
-    if len(candidate) < 2:
-        return candidate
-    # A running minimum by owner, exact because it runs over ranks: owners in falling blocks of ranks.
-    order = candidate[np.argsort(owner[candidate], kind="stable")]
-    block = _starts(owner[order]).cumsum()
-    rank = np.empty_like(order)
-    rank[np.argsort(distance[order], kind="stable")] = np.arange(len(order))
-    rank -= block * len(order)
-    new = np.ones(len(order), dtype=np.bool_)
-    np.less(rank[1:], np.minimum.accumulate(rank)[:-1], out=new[1:])
-    return np.sort(order[new])
-
-
-def _last_of_each(owner: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Position of the last row of each owner: (owners,)."""
-    return len(owner) - 1 - np.unique(owner[::-1], return_index=True)[1]
+def _rows_of(answers: Answers) -> list[tuple[int, Tensor | None]]:
+    """Each row's label and scores."""
+    scores: Sequence[Tensor | None] = [None] * len(answers.labels) if answers.scores is None else list(answers.scores)
+    return list(zip(answers.labels.tolist(), scores, strict=True))

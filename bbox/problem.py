@@ -9,15 +9,17 @@ from typing import Any, Protocol, TypeAlias, cast
 import torch
 from torch import Tensor
 
+from bbox.accounts import Accounts
 from bbox.batch import Batch, pick
 from bbox.code.program import Programs
 from bbox.domain import Box, Domain
 from bbox.errors import InternalError
 from bbox.goal import Goal
-from bbox.oracle import Accounts, StopReason
+from bbox.oracle import StopReason
 
-__all__ = ["Answer", "Ask", "Job", "Journal", "Pool", "Problem", "Rows", "make_jobs"]
+__all__ = ["ABSENT", "Answer", "Ask", "Done", "Job", "Journal", "Pool", "Problem", "Rows", "make_jobs"]
 
+ABSENT = -3  # the label of a query that has no answer on record: calls that are under way side by side leave gaps
 Rows: TypeAlias = Batch | Callable[[Tensor], Tensor]
 
 
@@ -115,23 +117,30 @@ class Journal(Protocol):
     """Remembers answers, so that a killed run is replayed instead of paid for twice."""
 
     def answers(self, example: int) -> tuple[Tensor, Tensor | None]:
-        """The answers on record for an example, in the order of its queries: labels (k,), scores (k, classes)."""
+        """The answers on record for an example, up to its last query there: labels (k,) int64, ``ABSENT`` for a query
+        without one, and scores (k, classes), or ``None``."""
 
     def append(self, examples: Tensor, numbers: Tensor, labels: Tensor, scores: Tensor | None) -> None:
         """Record the answers of one forward."""
 
 
 @dataclass(frozen=True)
-class Job:
-    """A group of examples to be attacked, and their names in the journal.
+class Done:
+    """What is left of a group of examples that were attacked.
 
     Shapes:
-        problem: n examples; examples: (n,) int64, each example's number in the journal.
+        accounts: of n examples; examples: (n,) int64, each example's number in the journal.
     """
 
-    problem: Problem
     accounts: Accounts
     examples: Tensor
+
+
+@dataclass(frozen=True)
+class Job(Done):
+    """A group of n examples to be attacked, and their names in the journal."""
+
+    problem: Problem
 
 
 def make_jobs(
@@ -174,4 +183,4 @@ def make_jobs(
             repeat=accounts.repeat,
             stop=accounts.stop,
         )
-        yield Job(problem, accounts, examples[rows])
+        yield Job(accounts, examples[rows], problem)

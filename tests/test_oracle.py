@@ -10,10 +10,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bbox.accounts import Accounts
 from bbox.domain import Box, l2
 from bbox.errors import BudgetError, InternalError, TargetError
 from bbox.goal import Goal
-from bbox.oracle import Accounts, Oracle
+from bbox.oracle import Oracle
 from bbox.targets import TorchTarget
 from tests.toys import (
     CLASSES,

@@ -20,6 +20,11 @@ __all__ = ["attack"]
 
 _EPSILON = "epsilon"  # an option of attacks at a fixed distance, and of every run as the threshold of its figures
 
+# What --resume changes for the rest of the run.
+_CHANGES = (
+    *("max_batch", "device", "trust", "patience", "max_requests", "price_per_1k", "cache", "engine", "workers"),
+)
+
 _RUN = [
     click.option("--out", type=click.Path(path_type=Path), help="Run folder.  [default: runs/TIME-ATTACK]"),
     click.option("--resume", type=click.Path(path_type=Path), help="Go on with this run folder."),
@@ -147,10 +152,15 @@ def _resume(path: Path, values: dict[str, Any], name: str | None = None) -> None
         config = Config.from_json(folder.run()["config"])
         if name is not None and name != config.attack:
             raise UsageError(f"{path} is a run of {config.attack}, not of {name}")
-        changed = {key: values[key] for key in ("max_batch", "device", "trust") if values.get(key)}
-        plan = load_plan(replace(config, **changed))
+        changed = {key: values[key] for key in _CHANGES if key in values and _given(key)}
+        plan = load_plan(replace(config, **changed), used_requests=folder.requests())
         check_same(plan, folder)
         _execute(plan, folder, values)
+
+
+def _given(option: str) -> bool:
+    """Whether an option stands on the command line."""
+    return click.get_current_context().get_parameter_source(option) == click.core.ParameterSource.COMMANDLINE
 
 
 def _execute(plan: Any, folder: Any, values: dict[str, Any]) -> None:

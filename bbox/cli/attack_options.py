@@ -13,7 +13,10 @@ __all__ = ["RESUME_MAY_CHANGE", "add_fields", "chosen_options", "refuse_changes"
 
 # What may differ between a run and its resume: how it is computed and shown, never what is asked.
 RESUME_MAY_CHANGE = frozenset(
-    {"resume", "json", "quiet", "threads", "max_batch", "device", "trust", "report", "time_limit"}
+    {
+        *("resume", "json", "quiet", "threads", "max_batch", "device", "trust", "report", "time_limit"),
+        *("patience", "max_requests", "price_per_1k", "cache", "engine", "workers"),
+    }
 )
 
 

@@ -13,7 +13,7 @@ from bbox.errors import UsageError
 if TYPE_CHECKING:
     from bbox.results.records import Config
 
-__all__ = ["config_from", "pairs", "read_indices", "run_options"]
+__all__ = ["config_from", "live_options", "pairs", "read_indices", "run_options"]
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 _DEFAULT_LIMIT = 64  # examples attacked where nothing is said of data
@@ -66,10 +66,27 @@ _OPTIONS = [
     click.option("--trust", is_flag=True, help="Load model files that can run code (pickles). Only your own."),
 ]
 
+# What matters for a target that others run, beside how it is loaded: for every command that runs attacks.
+_LIVE = [
+    click.option(
+        "--patience", type=float, default=60.0, show_default=True, help="Seconds that a live target may be silent."
+    ),
+    click.option("--max-requests", type=int, help="Requests to a live target in the whole run, a hard limit."),
+    click.option("--price-per-1k", type=float, help="What 1,000 rows sent to the target cost: prints the bill."),
+    click.option("--cache", type=click.Path(), help="Query cache: a file of answers that no run asks for again."),
+]
+
 
 def run_options(function: _F) -> _F:
     """Decorate a command with the shared options."""
     for option in reversed(_OPTIONS):
+        function = option(function)
+    return live_options(function)
+
+
+def live_options(function: _F) -> _F:
+    """Decorate a command with the options for live targets."""
+    for option in reversed(_LIVE):
         function = option(function)
     return function
 
@@ -99,6 +116,10 @@ def config_from(attack: str, attack_options: dict[str, Any], values: dict[str, A
         "max_batch",
         "device",
         "trust",
+        "patience",
+        "max_requests",
+        "price_per_1k",
+        "cache",
     )
     return Config(
         **{name: values[name] for name in keep},

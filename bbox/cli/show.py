@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json as json_module
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -90,10 +91,33 @@ def print_run(folder: Any, results: dict[str, Any]) -> None:
     if clean is not None and results["complete"]:  # wrong images are on record first: too low until then
         say(f"clean accuracy {100 * clean:.1f}%; {summary['already_wrong']} wrong from the start, not attacked")
     say(costs(folder, summary["attack_queries"]))
+    billed = bill(folder)
+    if billed:
+        say(billed)
     if not results["complete"]:
         say(f"not complete, the figures cover what is finished: go on with  bbox attack --resume {folder.path}")
     report = folder.path / "report.html"
     say(f"run folder: {folder.path}" + (f"   report: {report}" if report.exists() else ""))
+
+
+def bill(folder: Any) -> str:
+    """What all sessions sent to a live target or took from the query cache, in one line; empty for other targets."""
+    total: Counter[str] = Counter()
+    for session in folder.sessions():
+        for ledger in session.get("ledger", {}).values():
+            total.update({name: ledger.get(name, 0) for name in ("queries", "cached", "requests", "billed", "retried")})
+    price = folder.run()["config"].get("price_per_1k")
+    parts = []
+    if total["billed"]:
+        parts.append(
+            f"bill: {total['billed']:,} rows sent in {total['requests']:,} requests, {total['retried']:,} of them again"
+        )
+    if total["cached"]:
+        parts.append(f"{total['cached']:,} rows answered from the query cache, not asked")
+    if price is not None:
+        rows = total["billed"] or total["queries"]
+        parts.append(f"cost {rows * price / 1000:,.2f} at {price:g} per 1,000 rows")
+    return "; ".join(parts)
 
 
 def costs(folder: Any, attack_queries: int) -> str:

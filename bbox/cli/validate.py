@@ -58,4 +58,8 @@ def validate(attack: str, attack_options: tuple[str, ...], json: bool, **values:
         f"cost    at most {plan.queries_at_most:,} attack queries, {len(plan.data):,} clean, "
         f"{2 * len(plan.data):,} verification; one row alone took {1000 * seconds:.1f} ms"
     )
-    say("nothing was attacked; the probe asked 2 rows")
+    if config.price_per_1k is not None:
+        rows = plan.queries_at_most + 3 * len(plan.data)
+        say(f"price   at most {rows * config.price_per_1k / 1000:,.2f} at {config.price_per_1k:g} per 1,000 rows")
+    asked = plan.oracle.books["probe"].queries
+    say(f"nothing was attacked; the probe asked {asked} rows")

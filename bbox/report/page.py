@@ -289,6 +289,9 @@ def _without(examples: Sequence[Example]) -> dict[str, Any]:
     return {"count": f"{len(nothing):,}", "rows": rows, "more": f"{max(0, len(nothing) - _LISTED):,}"}
 
 
+_COUNTS = ("queries", "calls", "replayed", "invalid", "cached", "requests", "billed", "retried")
+
+
 def _costs(sessions: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """The sessions one by one, and their ledgers together."""
     total: dict[str, dict[str, int]] = {}
@@ -299,6 +302,7 @@ def _costs(sessions: Sequence[dict[str, Any]]) -> dict[str, Any]:
             for name, count in ledger.items():
                 sums[name] = sums.get(name, 0) + int(count)
         closed = "ledger" in session
+        ended = session.get("ended", closed)
         rows.append(
             {
                 "number": number,
@@ -307,18 +311,23 @@ def _costs(sessions: Sequence[dict[str, Any]]) -> dict[str, Any]:
                 "queries": f"{session['ledger'].get('attack', {}).get('queries', 0):,}" if closed else _DASH,
                 "threads": session.get("threads", _DASH),
                 "max_batch": session.get("max_batch", _DASH),
-                "ended": "" if closed else "killed",
+                "ended": "" if ended else "killed",
             }
         )
     ledgers = [
         {
             "purpose": purpose,
             "meaning": _LEDGERS.get(purpose, ""),
-            **{name: f"{sums.get(name, 0):,}" for name in ("queries", "calls", "replayed", "invalid")},
+            **{name: f"{sums.get(name, 0):,}" for name in _COUNTS},
         }
         for purpose, sums in total.items()
     ]
-    return {"sessions": rows, "ledgers": ledgers, "killed": any("ledger" not in s for s in sessions)}
+    return {
+        "sessions": rows,
+        "ledgers": ledgers,
+        "killed": any(row["ended"] for row in rows),
+        "bill": any(sums.get("billed") or sums.get("cached") for sums in total.values()),
+    }
 
 
 def class_name(run: dict[str, Any], label: int | str | None) -> str:

@@ -23,8 +23,9 @@ from bbox.domain import Norm
 from bbox.engine import Job
 from bbox.errors import TargetError, UsageError
 from bbox.oracle import Ledger
+from bbox.results.plan import Plan, prepare
 from bbox.results.records import Config, Example
-from bbox.results.run import Plan, Progress, execute, figures, prepare
+from bbox.results.run import Progress, execute, figures
 from bbox.results.saved import saved_for
 from bbox.results.session import describe_run
 from bbox.results.store import RunFolder

@@ -17,8 +17,8 @@ from bbox.errors import InputError, TargetError
 from bbox.oracle import Oracle
 from bbox.results.fits import check_fits, check_kind, match_classes
 from bbox.results.judged import Files, files_of
+from bbox.results.outcome import ask_labels
 from bbox.results.plain_folder import PlainFolder, cannot_write
-from bbox.results.run import ask_labels
 from bbox.targets.base import REFUSED, Target
 from bbox.votes import most_frequent
 

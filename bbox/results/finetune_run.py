@@ -33,8 +33,9 @@ from bbox.errors import InputError, UsageError
 from bbox.oracle import Oracle
 from bbox.results.fits import match_classes
 from bbox.results.plain_folder import PlainFolder, cannot_write
+from bbox.results.plan import Plan, prepare
 from bbox.results.records import Config, JsonConfig
-from bbox.results.run import Plan, Progress, execute, prepare
+from bbox.results.run import Progress, execute
 from bbox.results.saved import read_program
 from bbox.results.session import check_same, describe_run
 from bbox.results.store import RunFolder

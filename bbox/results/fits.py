@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 from typing import TypeVar
 
@@ -9,7 +10,7 @@ import torch
 
 from bbox.data.base import Dataset, Examples
 from bbox.errors import InputError, TargetError, UsageError
-from bbox.oracle import Oracle, Purpose
+from bbox.oracle import Answers, Oracle, Purpose
 from bbox.targets.base import Target
 
 __all__ = ["check_fits", "check_kind", "match_classes", "only_images"]
@@ -60,7 +61,10 @@ def check_kind(target: Target, data: Examples) -> None:
 def check_fits(oracle: Oracle, data: Examples, purpose: Purpose = "probe") -> int | None:
     """Compare shapes, ask the target the first example, and learn the number of classes.
 
-    Queries: 1.
+    A live target, and any with a query cache, is asked it again: one that then answers otherwise is no deterministic
+    target, which is said, and its clean answers and verifications are votes from then on.
+
+    Queries: 1, or 2.
 
     Raises:
         UsageError: the target takes another kind of input.
@@ -80,4 +84,31 @@ def check_fits(oracle: Oracle, data: Examples, purpose: Purpose = "probe") -> in
         if target.in_process:
             raise InputError(str(error)) from error
         raise
+    if not target.in_process or oracle.cache is not None:
+        _check_repeats(oracle, data, answers, purpose)
     return target.num_classes if answers.scores is None else answers.scores.shape[1]
+
+
+def _check_repeats(oracle: Oracle, data: Examples, first: Answers, purpose: Purpose) -> None:
+    name, cache = oracle.target.name, oracle.cache
+    rows = oracle.admissible(data.inputs[:1])
+    if _differ(first, oracle.ask(rows, purpose)):
+        oracle.target.deterministic = False
+        hidden = "; the query cache hides that, and is wrong for it: leave --cache out" if cache is not None else ""
+        warnings.warn(f"{name} answered the same row in two ways: it is not deterministic{hidden}", stacklevel=3)
+    elif cache is not None:
+        known = cache.find(cache.keys(rows, oracle.target.fingerprint())).values()
+        kept = [Answers(torch.tensor([label]), None if s is None else s[None]) for label, s in known]
+        if kept and _differ(first, kept[0]):
+            warnings.warn(
+                f"{name} answers otherwise than the query cache {cache.path} says: the model has changed, and the "
+                "cache is wrong for it; delete it",
+                stacklevel=3,
+            )
+
+
+def _differ(one: Answers, other: Answers) -> bool:
+    """Whether two answers to one row are more than a rounding apart."""
+    if one.scores is None or other.scores is None:
+        return not torch.equal(one.labels, other.labels)
+    return not torch.allclose(one.scores, other.scores, rtol=1e-3, atol=1e-4, equal_nan=True)

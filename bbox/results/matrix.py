@@ -28,9 +28,10 @@ from bbox.results.fits import only_images
 from bbox.results.matrix_figures import SCHEMA_VERSION, finished, matrix_figures, read_matrix
 from bbox.results.matrix_plan import Cell, Layers, Request, Row, bundle_name, plan_rows, split_list
 from bbox.results.metrics import default_epsilons
+from bbox.results.plan import Plan, prepare
 from bbox.results.records import Config
 from bbox.results.row_costs import measure_row
-from bbox.results.run import Plan, Progress, execute, prepare
+from bbox.results.run import Progress, execute
 from bbox.results.session import check_same, describe_run
 from bbox.results.store import RunFolder, StorageError
 from bbox.targets.base import Target

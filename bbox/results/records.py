@@ -40,6 +40,10 @@ class Config(JsonConfig):
         checkpoints: query counts at which results are reported; empty = by budget.
         stop_at: an example stops with ``success`` at this distance.
         tube: motions: how far a coordinate may move, in metres (``bbox.motion.domain.Tube``); ``None`` = 0.1.
+        patience: seconds that a live target may be silent; max_requests: requests of the whole run, retries among them.
+        cache: file of the query cache, ``None`` for none.
+        price_per_1k: what 1,000 rows sent to the target cost, in any currency.
+        engine: ``"local"`` or ``"ray"``; workers: Ray actors, each with a target of its own.
 
     Raises:
         UsageError: a number out of its range.
@@ -68,14 +72,24 @@ class Config(JsonConfig):
     max_batch: int | None = None
     device: str | None = None
     trust: bool = False
+    patience: float = 60.0
+    max_requests: int | None = None
+    cache: str | None = None
+    price_per_1k: float | None = None
+    engine: str = "local"
+    workers: int = 2
 
     def __post_init__(self) -> None:
-        for name in ("budget", "max_queries", "limit", "image_size", "max_batch"):
+        for name in ("budget", "max_queries", "limit", "image_size", "max_batch", "max_requests", "workers"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UsageError(f"{name} is {value}, expected at least 1")
+        if self.engine not in ("local", "ray"):
+            raise UsageError(f"engine is {self.engine!r}, expected local or ray")
         positive = (
             ("stop_at", (self.stop_at,)),
+            ("patience", (self.patience,)),
+            ("price_per_1k", (self.price_per_1k,)),
             ("tube", (self.tube,)),
             ("epsilon", self.epsilons),
             ("checkpoint", self.checkpoints),

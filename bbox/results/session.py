@@ -19,8 +19,8 @@ from bbox.errors import InputError
 from bbox.results.craft_folder import ADVERSARIAL, CraftFolder
 from bbox.results.fits import only_images
 from bbox.results.plain_folder import kind_of
+from bbox.results.plan import Plan, prepare
 from bbox.results.records import SCHEMA_VERSION, Config
-from bbox.results.run import Plan, prepare
 from bbox.results.store import RunFolder
 
 __all__ = ["check_same", "describe_data", "describe_machine", "describe_run", "load_plan"]
@@ -28,8 +28,11 @@ __all__ = ["check_same", "describe_data", "describe_machine", "describe_run", "l
 _PACKAGES = ("torch", "torchvision", "numpy", "scipy", "foolbox")
 
 
-def load_plan(config: Config) -> Plan:
+def load_plan(config: Config, *, used_requests: int = 0) -> Plan:
     """Load target, data and attack, and check that they fit.
+
+    Args:
+        used_requests: requests of the run's limit that earlier sessions have reserved.
 
     Raises:
         UsageError, InputError: see ``bbox.targets.load``, ``bbox.data.load``, ``bbox.results.run.prepare``.
@@ -42,7 +45,7 @@ def load_plan(config: Config) -> Plan:
     if config.start_from is not None:
         starts = _starts(config, images)
     target = targets.load(config.target, options=config.target_options, trust=config.trust, device=config.device)
-    return prepare(config, attack, target, images, starts=starts)
+    return prepare(config, attack, target, images, starts=starts, used_requests=used_requests)
 
 
 def _starts(config: Config, examples: Examples) -> Tensor:

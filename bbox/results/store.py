@@ -26,6 +26,7 @@ from torch import Tensor
 from bbox.data import read_image, save_image
 from bbox.errors import BboxError, InputError
 from bbox.files import refuse_taken, write_whole
+from bbox.problem import ABSENT
 from bbox.results.records import SCHEMA_VERSION, Config, Example
 from bbox.targets.base import REFUSED
 
@@ -39,6 +40,7 @@ CREATE TABLE IF NOT EXISTS clean (id INTEGER PRIMARY KEY CHECK (id = 0), labels 
 CREATE TABLE IF NOT EXISTS clean_scores (id INTEGER PRIMARY KEY CHECK (id = 0), scores BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS examples (position INTEGER PRIMARY KEY, record TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS sessions (id INTEGER PRIMARY KEY, record TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS requests (id INTEGER PRIMARY KEY CHECK (id = 0), used INTEGER NOT NULL);
 """
 
 
@@ -165,12 +167,16 @@ class RunFolder:
             self._note_refused(examples[refused].tolist(), numbers[refused].tolist())
 
     def answers(self, example: int) -> tuple[Tensor, Tensor | None]:
-        """The unbroken run of answers on record for an example, from its first query on."""
-        rows = sorted(self._answers().get(example, ()), key=lambda row: row[0])
-        rows = [row for place, row in enumerate(rows) if row[0] == place + 1]
-        labels = torch.tensor([label for _, label, _ in rows], dtype=torch.int64)
-        scores = [score for _, _, score in rows if score is not None]
-        return labels, torch.stack(scores) if scores else None
+        """The answers on record for an example up to its last query there, ``ABSENT`` for one without (``Journal``)."""
+        rows = self._answers().get(example, ())
+        labels = torch.full((max((number for number, _, _ in rows), default=0),), ABSENT, dtype=torch.int64)
+        scores: Tensor | None = None
+        for number, label, score in rows:
+            labels[number - 1] = label
+            if score is not None:
+                scores = torch.full((len(labels), len(score)), torch.nan) if scores is None else scores
+                scores[number - 1] = score
+        return labels, scores
 
     def first_refused(self, example: int) -> int | None:
         """The number of the first query of this example that the target refused."""
@@ -252,6 +258,15 @@ class RunFolder:
                 "INSERT OR REPLACE INTO sessions (id, record) VALUES (?, ?)", (number, json.dumps(record))
             )
         return int(cursor.lastrowid or 0)
+
+    def requests(self) -> int:
+        """Requests of the run's limit that were reserved so far."""
+        row = self._db.execute("SELECT used FROM requests").fetchone()
+        return 0 if row is None else int(row[0])
+
+    def write_requests(self, used: int) -> None:
+        with self._writing():
+            self._db.execute("INSERT OR REPLACE INTO requests (id, used) VALUES (0, ?)", (used,))
 
     # --- arrays and pictures ---------------------------------------------------------------------------------------
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from bbox.errors import RequestLimitError
 
-__all__ = ["Bill", "Meter", "Terms", "account", "on_account"]
+__all__ = ["Bill", "Meter", "Purse", "Terms", "account", "on_account"]
 
 _PATIENCE = 60.0
 _LEASE = 64  # requests reserved at a time: a killed run counts at most so many that it never sent
@@ -35,15 +35,40 @@ class Bill:
     retried: int = 0
 
 
+class Purse:
+    """What is left of a run's limit on requests.
+
+    Args:
+        limit: requests of all sessions together.
+        used: requests that were reserved before.
+        keep: writes down how many are used, where a crash cannot undo it.
+    """
+
+    def __init__(self, limit: int, used: int = 0, keep: Callable[[int], None] | None = None) -> None:
+        self.limit = limit
+        self.used = used
+        self.keep = keep
+        self._lock = threading.Lock()
+
+    def lease(self, wanted: int) -> int:
+        """Reserve requests, or hand them back (a negative number); how many were granted."""
+        with self._lock:
+            granted = min(wanted, self.limit - self.used) if wanted > 0 else wanted
+            self.used += granted
+            if self.keep is not None:
+                self.keep(self.used)
+            return granted
+
+
 class Meter:
     """A hard limit on the requests of a run, retries and probes among them; may be shared by threads.
 
-    Requests are reserved before they are sent, ``_LEASE`` at a time, by ``lease``, which keeps them where a crash
-    cannot undo it. So a run that is killed never sends more than its limit in all; what was reserved and not sent
-    counts as sent, unless ``give_back`` was reached.
+    Requests are reserved ``_LEASE`` at a time before they are sent. So a run that is killed never sends more than its
+    limit in all; what was reserved and not sent counts as sent, unless ``give_back`` was reached.
 
     Args:
-        lease: takes the number of requests wanted (negative: handed back), and returns how many are granted.
+        lease: takes the number of requests wanted (negative: handed back), and returns how many are granted
+            (``Purse.lease``).
         limit: the limit, for the error's text.
     """
 

@@ -300,7 +300,7 @@ class TestOddRuns:
         folder = make_run(tmp_path / "run", [example(0)])
         folder.write_session({"seconds": 0.0})
         text = text_of(render(folder))
-        assert "2 (killed)" in text and "has not written its ledger" in text
+        assert "2 (killed)" in text and "writes its ledger every 5 seconds" in text
 
     def test_huge_run_stays_small(self, tmp_path):
         generator = np.random.default_rng(0)

@@ -17,8 +17,9 @@ from bbox.attacks.base import Ask, Attack, Problem, Run
 from bbox.code import Program, Programs
 from bbox.code.site import site_of
 from bbox.data.base import CodeSet
+from bbox.results.plan import Plan, prepare
 from bbox.results.records import Config
-from bbox.results.run import Plan, execute, prepare
+from bbox.results.run import execute
 from bbox.results.session import describe_run
 from bbox.results.store import RunFolder
 from bbox.targets.code import wrap

@@ -20,7 +20,8 @@ from bbox.cli import cli
 from bbox.data import Dataset
 from bbox.errors import InputError, TargetError, UsageError
 from bbox.results import Config, Example, RunFolder
-from bbox.results.run import execute, figures, prepare
+from bbox.results.plan import prepare
+from bbox.results.run import execute, figures
 from bbox.results.session import check_same, describe_run
 from bbox.targets.base import REFUSED
 from tests.results.toy_project import Project

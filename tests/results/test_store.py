@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from bbox.errors import InputError, UsageError
+from bbox.problem import ABSENT
 from bbox.results import Config, RunFolder, StorageError
 from tests.results.test_metrics import EXAMPLES
 
@@ -158,9 +159,9 @@ def test_answers_come_back_by_example_in_order(folder: RunFolder) -> None:
         assert again.answer_count() == 5
 
 
-def test_only_the_unbroken_run_of_answers_counts(folder: RunFolder) -> None:
+def test_a_gap_in_the_answers_on_record_is_marked(folder: RunFolder) -> None:
     _append(folder, [0, 0, 0], [1, 2, 4], [5, 6, 7])
-    assert folder.answers(0)[0].tolist() == [5, 6]
+    assert folder.answers(0)[0].tolist() == [5, 6, ABSENT, 7]
     assert folder.answers(0)[1] is None
 
 
