@@ -72,6 +72,14 @@ _LIVE = [
         "--patience", type=float, default=60.0, show_default=True, help="Seconds that a live target may be silent."
     ),
     click.option("--max-requests", type=int, help="Requests to a live target in the whole run, a hard limit."),
+    click.option(
+        "--engine",
+        type=click.Choice(["local", "ray"]),
+        default="local",
+        show_default=True,
+        help="ray: on several processes, GPUs or machines; needs [ray].",
+    ),
+    click.option("--workers", type=int, default=2, show_default=True, help="Ray: workers, each with its own target."),
     click.option("--price-per-1k", type=float, help="What 1,000 rows sent to the target cost: prints the bill."),
     click.option("--cache", type=click.Path(), help="Query cache: a file of answers that no run asks for again."),
 ]
@@ -120,6 +128,8 @@ def config_from(attack: str, attack_options: dict[str, Any], values: dict[str, A
         "max_requests",
         "price_per_1k",
         "cache",
+        "engine",
+        "workers",
     )
     return Config(
         **{name: values[name] for name in keep},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -13,20 +13,21 @@ from torch import Tensor
 from bbox.calibrate import calibrate, choose_threads
 from bbox.code.bindings import encoded
 from bbox.data.base import CodeSet
-from bbox.engine import Job, drive, make_jobs
+from bbox.engine import Job, drive
 from bbox.goal import Goal
 from bbox.oracle import UNKNOWN, StopReason
+from bbox.problem import Done
 from bbox.results.code_figures import code_figures, textattack_csv
 from bbox.results.code_names import count_names
 from bbox.results.metrics import default_checkpoints, default_epsilons, summarise
-from bbox.results.outcome import ask_labels, domain, finish, functions, goal_labels, score, true_labels
+from bbox.results.outcome import ask_labels, finish, functions, goal_labels, score, true_labels
 from bbox.results.plan import Plan
 from bbox.results.records import SCHEMA_VERSION, Config, Example
 from bbox.results.saved import read_program, saved_for
+from bbox.results.shard import Shard
 from bbox.results.store import RunFolder, StorageError
 from bbox.targets.base import REFUSED
 from bbox.votes import most_frequent, vote
-from bbox.zo import root_keys
 
 __all__ = ["Progress", "execute", "figures"]
 
@@ -109,16 +110,28 @@ def execute(
             progress.distances = finished + running.tolist()
             report(progress)
 
+        def on_answers(count: int) -> None:
+            progress.queries += count
+            report(progress)
+
         oracle.paid = folder.answer_count()
         spent, finished = progress.queries, list(progress.distances)
-        jobs = _jobs(plan, predicted, set(done))
-        for job in drive(plan.attack, oracle, jobs, journal=folder, time_limit=time_limit, on_forward=on_forward):
+        shard = _remaining(plan, predicted, done)
+        running: Iterator[Done]
+        if plan.config.engine == "ray":
+            from bbox.results.ray_engine import drive_sharded
+
+            running = drive_sharded(plan, folder, shard, time_limit=time_limit, on_answers=on_answers)
+        else:
+            jobs = shard.jobs(oracle.device, plan.pool)
+            running = drive(plan.attack, oracle, jobs, journal=folder, time_limit=time_limit, on_forward=on_forward)
+        for job in running:
             examples = finish(plan, folder, job, predicted, scores)
             folder.write_examples(examples)
             spent += sum(e.queries for e in examples.values())
             finished += [e.distance if e.distance is not None else float("inf") for e in examples.values()]
             progress.finished += len(examples)
-            progress.queries, progress.distances = spent, list(finished)
+            progress.queries, progress.distances = max(spent, progress.queries), list(finished)
             report(progress)
         record["attack_seconds"] = time.monotonic() - attack_began
     finally:
@@ -241,19 +254,7 @@ def _skip_wrong(plan: Plan, folder: RunFolder, predicted: Tensor, scores: Tensor
     )
 
 
-def _jobs(plan: Plan, predicted: Tensor, done: set[int]) -> Any:
+def _remaining(plan: Plan, predicted: Tensor, done: Collection[int]) -> Shard:
+    """The examples that are not finished."""
     positions = torch.tensor([i for i in range(len(plan.data)) if i not in done], dtype=torch.int64)
-    if len(positions) == 0:
-        return iter(())
-    return make_jobs(
-        plan.data.inputs[positions],
-        Goal(goal_labels(plan, predicted)[positions], targeted=plan.goals is not None),
-        root_keys(plan.config.seed, plan.data.indices[positions]),
-        plan.config.budget,
-        device=plan.oracle.device,
-        examples=positions,
-        starts=None if plan.starts is None else plan.starts[positions],
-        pool=plan.pool,
-        domain=domain(plan),
-        stop_at=plan.config.stop_at,
-    )
+    return Shard.of(plan, predicted, positions)

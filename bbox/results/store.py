@@ -207,6 +207,10 @@ class RunFolder:
                 known[example].append((number, label, score))
         return known
 
+    def reload(self) -> None:
+        """Read the answers on record again when they are next looked up."""
+        self._known = None
+
     def answer_count(self) -> int:
         """Rows on record."""
         total = self._db.execute("SELECT COALESCE(SUM(LENGTH(labels)), 0) FROM answers").fetchone()[0]
