@@ -49,6 +49,7 @@ class AnswerCache:
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=NORMAL")
             self._db.execute(_TABLE)
+            self._db.execute("SELECT key, label, scores FROM answers LIMIT 0")
         except sqlite3.DatabaseError as error:
             self._db.close()
             raise InputError(f"{path} is no query cache of bbox ({error}); give another --cache") from error

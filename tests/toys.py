@@ -23,6 +23,7 @@ from bbox.domain import Box
 from bbox.engine import Job, Pool, drive, make_jobs
 from bbox.goal import Goal
 from bbox.oracle import Oracle
+from bbox.problem import ABSENT
 from bbox.targets import Target
 from bbox.targets.base import REFUSED
 from bbox.zo import gaussian, root_keys
@@ -330,18 +331,19 @@ class Recorder:
         self.forwards.append((examples.clone(), numbers.clone(), labels.clone(), scores))
 
     def answers(self, example: int) -> tuple[Tensor, Tensor | None]:
-        labels: list[Tensor] = []
-        scores: list[Tensor] = []
+        known: dict[int, tuple[Tensor, Tensor | None]] = {}
         for examples, numbers, given, table in self.forwards:
-            mine = examples == example
-            assert numbers[mine].tolist() == list(range(len(labels) + 1, len(labels) + 1 + int(mine.sum())))
-            labels.extend(given[mine])
-            if table is not None:
-                scores.extend(table[mine])
-        return (
-            torch.stack(labels) if labels else torch.empty(0, dtype=torch.int64),
-            torch.stack(scores) if scores else None,
-        )
+            for row in (examples == example).nonzero()[:, 0].tolist():
+                assert int(numbers[row]) not in known, "a query is on record twice"
+                known[int(numbers[row])] = given[row], None if table is None else table[row]
+        labels = torch.full((max(known, default=0),), ABSENT, dtype=torch.int64)
+        kept = [scores for _, scores in known.values() if scores is not None]
+        table = torch.full((len(labels), len(kept[0])), torch.nan) if kept else None
+        for number, (label, scores) in known.items():
+            labels[number - 1] = label
+            if table is not None and scores is not None:
+                table[number - 1] = scores
+        return labels, table
 
     def rows(self) -> int:
         return sum(len(labels) for _, _, labels, _ in self.forwards)

@@ -1,0 +1,89 @@
+"""Rows a second with one and with two Ray workers, beside the local engine; and the bytes that pass through the driver.
+
+    python -m benchmarks.ray_scaling [--target zoo:efficientnet-lite0] [--data zoo:imagenet-samples]
+
+Every cell is two runs with budgets B and 2B: the rate is the difference of their queries over the difference of their
+times, so that starting Ray, loading models, clean answers and verification drop out; what they took is in
+"start s". One thread a worker. The bytes are those of pickled messages, as Ray sends them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import ray
+import torch
+
+from bbox.results.ray_worker import Answered, Finished
+from bbox.results.records import Config
+from bbox.results.run import execute
+from bbox.results.session import describe_run, load_plan
+from bbox.results.shard import Shard
+from bbox.results.store import RunFolder
+from benchmarks.results_file import write
+
+
+def run(config: Config) -> tuple[float, int]:
+    """Seconds and attack queries of a run."""
+    plan = load_plan(config)
+    described = describe_run(plan, "benchmark")
+    with tempfile.TemporaryDirectory() as path, RunFolder.create(Path(path), described) as folder:
+        began = time.perf_counter()
+        found = execute(plan, folder, threads=1)
+        return time.perf_counter() - began, found["summary"]["attack_queries"]
+
+
+def rate(config: dict[str, Any], budget: int, engine: str, workers: int) -> dict[str, Any]:
+    """One row of the table."""
+    short, long = (run(Config(**config, budget=times * budget, engine=engine, workers=workers)) for times in (1, 2))
+    seconds, rows = long[0] - short[0], long[1] - short[1]
+    return {
+        "engine": engine,
+        "workers": workers if engine == "ray" else 1,
+        "rows/s": rows / seconds,
+        "start s": short[0] - short[1] * seconds / rows,
+        "rows": rows,
+    }
+
+
+def message_bytes(config: dict[str, Any], budget: int) -> dict[str, float]:
+    """Bytes through the driver for one example: its shard, its answers, its result."""
+    plan = load_plan(Config(**config, budget=budget))
+    shard = Shard.of(plan, torch.zeros(len(plan.data), dtype=torch.int64), torch.arange(len(plan.data)))
+    accounts = next(shard.take(torch.arange(1)).jobs(torch.device("cpu"), plan.pool)).accounts
+    accounts.originals = accounts.originals[:0]
+    numbers = torch.arange(budget)
+    parts = ((numbers, numbers.clone(), numbers.clone(), None),)
+    sizes = {
+        "shard bytes an example": len(ray.cloudpickle.dumps(shard)) / len(shard),
+        "answer bytes a row": len(ray.cloudpickle.dumps(Answered(parts, {}))) / budget,
+        "result bytes an example": len(ray.cloudpickle.dumps(Finished(accounts, torch.zeros(1)))),
+    }
+    return {name: round(float(size), 1) for name, size in sizes.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--target", default="zoo:efficientnet-lite0")
+    parser.add_argument("--data", default="zoo:imagenet-samples")
+    parser.add_argument("--budget", type=int, default=100)
+    parser.add_argument("--limit", type=int, default=16)
+    parser.add_argument("--max-batch", type=int, default=32)
+    parser.add_argument("--name", default="ray_scaling")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    config = {key: getattr(options, key) for key in ("target", "data", "limit", "max_batch")}
+    ray.init(include_dashboard=False, log_to_driver=False)
+    rows = [rate(config, options.budget, engine, workers) for engine, workers in (("local", 1), ("ray", 1), ("ray", 2))]
+    for row in rows:
+        row["over local"] = row["rows/s"] / rows[0]["rows/s"]
+    rows.append({"engine": "bytes", **message_bytes(config, options.budget)})
+    write(options.name, vars(options), rows)
+
+
+if __name__ == "__main__":
+    main()
