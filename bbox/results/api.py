@@ -80,6 +80,11 @@ def attack(
     epsilons: Sequence[float] = (),
     checkpoints: Sequence[int] = (),
     max_batch: int | None = 128,
+    patience: float = 60.0,
+    max_requests: int | None = None,
+    cache: str | Path | None = None,
+    engine: str = "local",
+    workers: int = 2,
     out: str | Path | None = None,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> AttackResult:
@@ -105,6 +110,11 @@ def attack(
         quantize: ``"8bit"``: the target sees images rounded to 8 bits.
         epsilons, checkpoints: distances and query counts of the summary.
         max_batch: rows a forward; ``None`` measures (a probe on the books).
+        patience: seconds that a live target may be silent before the attack stops with a ``TargetError``.
+        max_requests: requests to a live target, retries among them, a hard limit.
+        cache: file of the query cache: rows that any run has asked before are not asked again. Only for a target that
+            answers a row always alike.
+        engine: ``"ray"`` shares the examples out over ``workers`` Ray actors; the target must be a spec then.
         out: a run folder to write, so that the run can be resumed and reported; without one nothing stays on disk.
 
     Raises:
@@ -125,12 +135,14 @@ def attack(
         name, made = type(attack).__name__, attack
         if options:
             raise UsageError("options go with an attack's name; this attack has its own already")
+    if engine == "ray" and not isinstance(target, str):
+        raise UsageError("workers of Ray load the target themselves: give a spec such as 'torch:my.module:factory'")
     given = inputs if isinstance(inputs, Examples) else _examples(inputs, labels)
     wrapped = _target(target, given)
     config = Config(
         attack=name,
         attack_options=dict(options or {}),
-        target=wrapped.name,
+        target=target if isinstance(target, str) else wrapped.name,
         data=given.name,
         seed=seed,
         budget=budget,
@@ -143,6 +155,11 @@ def attack(
         epsilons=tuple(epsilons),
         checkpoints=tuple(checkpoints),
         max_batch=max_batch,
+        patience=patience,
+        max_requests=max_requests,
+        cache=None if cache is None else str(cache),
+        engine=engine,
+        workers=workers,
     )
     plan = prepare(config, made, wrapped, given, starts=starts)
     with ExitStack() as stack:
