@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from bbox.goal import Goal
     from bbox.oracle import Ledger, Oracle
     from bbox.results.api import AttackResult, attack
+    from bbox.results.baseline_runs import make_baseline
+    from bbox.results.check import run_check
+    from bbox.results.compare import compare
     from bbox.results.craft_api import craft
     from bbox.results.evaluate_run import evaluate_folder
     from bbox.results.matrix import evaluate_defenses
@@ -49,11 +52,14 @@ _HOME = {
     "UsageError": "errors",
     "as_foolbox": "attacks.foolbox_adapter",
     "attack": "results.api",
+    "compare": "results.compare",
     "craft": "results.craft_api",
     "drive": "engine",
     "evaluate_defenses": "results.matrix",
     "evaluate_folder": "results.evaluate_run",
+    "make_baseline": "results.baseline_runs",
     "make_jobs": "engine",
+    "run_check": "results.check",
 }
 _MODULES = ("attacks", "data", "defenses", "results", "targets", "zo", "zoo")
 
@@ -77,14 +83,17 @@ __all__ = [
     "as_foolbox",
     "attack",
     "attacks",
+    "compare",
     "craft",
     "data",
     "defenses",
     "drive",
     "evaluate_defenses",
     "evaluate_folder",
+    "make_baseline",
     "make_jobs",
     "results",
+    "run_check",
     "targets",
     "zo",
     "zoo",

@@ -17,7 +17,7 @@ from torch import Tensor
 from bbox.batch import Batch, pick
 from bbox.cache import AnswerCache
 from bbox.code.program import Programs
-from bbox.errors import BudgetError, TargetError
+from bbox.errors import BudgetError, InputError, TargetError
 from bbox.targets.account import Bill, Terms, on_account
 from bbox.targets.base import REFUSED, Target
 
@@ -214,11 +214,11 @@ class Oracle:
 
     def _forward(self, rows: Batch, purpose: Purpose) -> Answers:
         # A target that remembers what it was asked must see the attack's traffic alone.
-        target = self.target if purpose == "attack" else self.target.fresh()
+        target = self.target if purpose in ("attack", "serve") else self.target.fresh()
         with self._places, on_account(self.terms) as bill:
             try:
                 raw = target(rows)
-            except (torch.cuda.OutOfMemoryError, TargetError, BudgetError):
+            except (torch.cuda.OutOfMemoryError, TargetError, BudgetError, InputError):
                 self._charge(purpose, bill)
                 raise
             except Exception as error:

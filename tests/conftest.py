@@ -8,6 +8,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import torch
 from hypothesis import HealthCheck, settings
 
+pytest_plugins = ["pytester"]
+
 torch.set_num_threads(1)
 settings.register_profile("bbox", deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 settings.load_profile("bbox")

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from bbox.attacks.base import Attack
+from bbox.errors import UsageError
 from bbox.options import build, option_fields, told
 from bbox.registry import check_options
 from bbox.targets.base import Takes
@@ -46,6 +47,18 @@ def takes(name: str) -> Takes:
 
     inner = split_wrapper(name)[1]
     return "images" if inner.startswith("foolbox:") else attack_class(inner).takes
+
+
+def within_epsilon(name: str, options: Mapping[str, object]) -> bool:
+    """Whether an attack stays within an epsilon that is one of its options, and so minimises no distance."""
+    if "epsilon" in options:
+        return True
+    if "foolbox:" in name:  # foolbox's have no default for it; and foolbox takes long to import
+        return False
+    try:
+        return "epsilon" in describe(name)[0]
+    except UsageError:  # an attack of the user's own, given to the library
+        return False
 
 
 def _fields(cls: type[Attack]) -> dict[str, tuple[Any, str]]:

@@ -17,11 +17,14 @@ __all__ = ["cli", "main"]
 
 _COMMANDS = {
     "attack": ("bbox.cli.attack", "attack", "Attack a target under a hard query budget, into a run folder."),
+    "baseline": ("bbox.cli.baseline", "baseline", "Write down a model's robustness, for check."),
     "certify": (
         "bbox.cli.certify",
         "certify",
         "Certify a target by randomized smoothing, into a run folder.",
     ),
+    "check": ("bbox.cli.check", "check", "Hold a model against its baseline; exit code 1 where it fell."),
+    "compare": ("bbox.cli.compare", "compare", "Compare runs of attack on the same data, paired by example."),
     "defend": ("bbox.cli.defend", "defend", "Fit a defense by queries, or evaluate defenses against attacks."),
     "evaluate": (
         "bbox.cli.evaluate",
@@ -33,6 +36,7 @@ _COMMANDS = {
         "listing",
         "List attacks, defenses, targets and data, with what each needs.",
     ),
+    "serve": ("bbox.cli.serve", "serve", "Serve a target over the Open Inference Protocol, on loopback."),
     "show": ("bbox.cli.show", "show", "Print the table of a run again."),
     "validate": (
         "bbox.cli.validate",
@@ -87,7 +91,7 @@ def main() -> None:
         sys.exit(2)
     except (click.Abort, KeyboardInterrupt):  # click turns Ctrl-C into Abort
         command = sys.argv[1] if len(sys.argv) > 1 and sys.argv[1] in _COMMANDS else "attack"
-        again = "the same command" if command == "evaluate" else f"bbox {command} --resume RUN"
+        again = "the same command" if command in ("compare", "evaluate", "serve") else f"bbox {command} --resume RUN"
         _say(f"interrupted; a run folder keeps what was answered, go on with: {again}")
         sys.exit(130)
     except BboxError as error:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import json as json_module
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +51,7 @@ _PRINTERS = {
     "adversarial-finetune": ("results.json", "bbox.cli.finetune", "print_finetune"),
     "craft": ("results.json", "bbox.cli.smi", "print_craft"),
     "matrix": ("matrix.json", "bbox.cli.matrix_table", "print_matrix"),
+    "check": ("check.json", "bbox.cli.check", "print_check"),
 }
 
 
@@ -60,7 +60,7 @@ def _show_other(run: Path, kind: str, json: bool) -> None:
     try:
         results = json_module.loads((run / name).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        command = {"certify": "certify", "craft": "attack"}.get(kind, "defend")
+        command = {"certify": "certify", "check": "check", "craft": "attack"}.get(kind, "defend")
         raise InputError(f"{run} is not complete: go on with  bbox {command} --resume {run}") from error
     except ValueError as error:
         raise InputError(f"{run / name} cannot be read: {error}") from error
@@ -102,38 +102,32 @@ def print_run(folder: Any, results: dict[str, Any]) -> None:
 
 def bill(folder: Any) -> str:
     """What all sessions sent to a live target or took from the query cache, in one line; empty for other targets."""
-    total: Counter[str] = Counter()
-    for session in folder.sessions():
-        for ledger in session.get("ledger", {}).values():
-            total.update({name: ledger.get(name, 0) for name in ("queries", "cached", "requests", "billed", "retried")})
+    from bbox.results.costs import cost, sums, total_ledger
+
+    counts = sums(total_ledger(folder.sessions()))
     price = folder.run()["config"].get("price_per_1k")
     parts = []
-    if total["billed"]:
-        parts.append(
-            f"bill: {total['billed']:,} rows sent in {total['requests']:,} requests, {total['retried']:,} of them again"
-        )
-    if total["cached"]:
-        parts.append(f"{total['cached']:,} rows answered from the query cache, not asked")
+    if counts["billed"]:
+        sent = f"{counts['billed']:,} rows sent in {counts['requests']:,} requests"
+        parts.append(f"bill: {sent}, {counts['retried']:,} of them again")
+    if counts["cached"]:
+        parts.append(f"{counts['cached']:,} rows answered from the query cache, not asked")
     if price is not None:
-        rows = total["billed"] or total["queries"]
-        parts.append(f"cost {rows * price / 1000:,.2f} at {price:g} per 1,000 rows")
+        parts.append(f"cost {cost(counts, price):,.2f} at {price:g} per 1,000 rows")
     return "; ".join(parts)
 
 
 def costs(folder: Any, attack_queries: int) -> str:
     """Queries and time of all sessions, in one line."""
+    from bbox.results.costs import total_ledger
+
     sessions = folder.sessions()
-    others: dict[str, int] = {}
-    replayed = 0
-    for session in sessions:
-        for purpose, ledger in session.get("ledger", {}).items():
-            if purpose != "attack":
-                others[purpose] = others.get(purpose, 0) + ledger["queries"]
-            replayed += ledger["replayed"]
+    total = total_ledger(sessions)
+    replayed = sum(ledger["replayed"] for ledger in total.values())
     text = f"queries: attack {attack_queries:,}"
-    text += "".join(f", {purpose} {count:,}" for purpose, count in sorted(others.items()))
+    text += "".join(f", {name} {ledger['queries']:,}" for name, ledger in sorted(total.items()) if name != "attack")
     if replayed:
         text += f" ({replayed:,} replayed from the journal, not asked again)"
     seconds = sum(session.get("attack_seconds", 0.0) for session in sessions)
-    total = sum(session.get("seconds", 0.0) for session in sessions)
-    return f"{text}; time: attack {seconds:.1f} s, all {total:.1f} s"
+    whole = sum(session.get("seconds", 0.0) for session in sessions)
+    return f"{text}; time: attack {seconds:.1f} s, all {whole:.1f} s"

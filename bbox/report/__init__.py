@@ -14,7 +14,7 @@ from bbox.results.craft_folder import CraftFolder
 from bbox.results.plain_folder import cannot_write
 from bbox.results.store import RunFolder
 
-__all__ = ["render", "render_craft", "write_craft_report", "write_report"]
+__all__ = ["fill", "render", "render_craft", "write_craft_report", "write_report"]
 
 
 def write_report(folder: RunFolder) -> Path:
@@ -50,17 +50,18 @@ def render(folder: RunFolder) -> str:
     """The report as HTML. Every name, id, command and program in it is escaped."""
     run = folder.run()
     if run["config"].get("norm") == "names":
-        return _page("code.html.j2", code.describe(folder))
+        return fill("code.html.j2", code.describe(folder))
     on_motions = run["data"].get("kind") == "motions"
-    return _page("report.html.j2", (motion_attack if on_motions else page).describe(folder))
+    return fill("report.html.j2", (motion_attack if on_motions else page).describe(folder))
 
 
 def render_craft(folder: CraftFolder) -> str:
     """The report of a no-box run as HTML. Every name, id and command in it is escaped."""
-    return _page("craft.html.j2", craft.describe(folder))
+    return fill("craft.html.j2", craft.describe(folder))
 
 
-def _page(name: str, variables: dict[str, Any]) -> str:
+def fill(name: str, variables: dict[str, Any]) -> str:
+    """A template of this package with its variables, every one escaped."""
     environment = Environment(
         loader=FunctionLoader(_source), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )

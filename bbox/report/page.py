@@ -11,6 +11,7 @@ from markupsafe import Markup
 from bbox.oracle import StopReason
 from bbox.report.gallery import Entry, gallery, is_picture
 from bbox.report.plots import distance_curves, distance_plot, robustness_plot
+from bbox.results.costs import total_ledger
 from bbox.results.metrics import default_checkpoints, default_epsilons
 from bbox.results.records import Config, Example
 from bbox.results.run import figures
@@ -294,13 +295,9 @@ _COUNTS = ("queries", "calls", "replayed", "invalid", "cached", "requests", "bil
 
 def _costs(sessions: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """The sessions one by one, and their ledgers together."""
-    total: dict[str, dict[str, int]] = {}
+    total = total_ledger(sessions)
     rows = []
     for number, session in enumerate(sessions, start=1):
-        for purpose, ledger in session.get("ledger", {}).items():
-            sums = total.setdefault(purpose, {})
-            for name, count in ledger.items():
-                sums[name] = sums.get(name, 0) + int(count)
         closed = "ledger" in session
         ended = session.get("ended", closed)
         rows.append(

@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 from numpy.typing import NDArray
 
+from bbox.results.compared import reached
 from bbox.results.metrics import within
 from bbox.results.records import Example
 
@@ -30,6 +31,7 @@ __all__ = [
     "distance_curves",
     "distance_plot",
     "drawing",
+    "limits",
     "query_ticks",
     "robustness_plot",
 ]
@@ -71,14 +73,7 @@ def distance_curves(examples: Sequence[Example], budget: int, checkpoints: Seque
         events = np.unique(events[np.searchsorted(events, spread).clip(max=len(events) - 1)])
     fixed = [q for q in (*checkpoints, budget) if events[0] <= q <= budget]
     queries = np.unique(np.append(events, fixed)).astype(np.int64)
-    table = np.full((len(attacked), len(queries)), np.inf)
-    for row, example in enumerate(attacked):
-        if example.success and example.trace:
-            asked = np.array([n for n, _ in example.trace])
-            order = np.argsort(asked, kind="stable")
-            best = np.minimum.accumulate(np.array([d for _, d in example.trace])[order])
-            place = np.searchsorted(asked[order], queries, side="right") - 1
-            table[row] = np.where(place >= 0, best[place.clip(min=0)], np.inf)
+    table = reached(attacked, queries)
     # The median is the one of the table of checkpoints. The bands take observed distances only: interpolating
     # between a distance and an infinite one would give nan.
     bands = tuple(
@@ -104,7 +99,7 @@ def distance_plot(curves: Curves, checkpoints: Sequence[int], alt: str, norm: st
         axes.set_xscale("log")
         axes.set_yscale("log")
         axes.set_xlim(first, last * (last / first) ** 0.02)
-        _limits(axes, curves)
+        limits(axes, curves)
         for opacity, (low, high) in zip((0.16, 0.26), curves.bands, strict=False):
             x, bottom = _steps(curves.queries, low)
             _, top = _steps(curves.queries, high)
@@ -156,7 +151,7 @@ def _steps(x: NDArray[Any], y: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]
     return np.repeat(x, 2)[1:], np.repeat(y, 2)[:-1]
 
 
-def _limits(axes: Axes, curves: Curves) -> None:
+def limits(axes: Axes, curves: Curves) -> None:
     """Logarithmic y axis around what is drawn, with ticks that can be read at any range."""
     edges = [curves.median, *(edge for band in curves.bands for edge in band)]
     values = np.concatenate(edges)

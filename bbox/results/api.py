@@ -31,7 +31,7 @@ from bbox.results.session import describe_run
 from bbox.results.store import RunFolder
 from bbox.targets.base import Target
 
-__all__ = ["AttackResult", "attack"]
+__all__ = ["AttackResult", "attack", "examples_of"]
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ def attack(
             raise UsageError("options go with an attack's name; this attack has its own already")
     if engine == "ray" and not isinstance(target, str):
         raise UsageError("workers of Ray load the target themselves: give a spec such as 'torch:my.module:factory'")
-    given = inputs if isinstance(inputs, Examples) else _examples(inputs, labels)
+    given = inputs if isinstance(inputs, Examples) else examples_of(inputs, labels)
     wrapped = _target(target, given)
     config = Config(
         attack=name,
@@ -215,9 +215,10 @@ def _target(target: Any, given: Examples) -> Target:
     return wrap(target)
 
 
-def _examples(
+def examples_of(
     inputs: Tensor | np.ndarray[Any, Any] | Programs | Sequence[str], labels: Tensor | Sequence[int] | None
 ) -> Examples:
+    """Inputs of a library call as a data set. Shapes: as ``bbox.attack`` takes them."""
     classes = None if labels is None else torch.as_tensor(labels).detach().to("cpu", torch.int64)
     numbers = torch.arange(len(inputs))
     ids = tuple(f"{i}" for i in range(len(inputs)))

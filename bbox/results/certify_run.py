@@ -27,6 +27,7 @@ from bbox.defenses.certification import Denoise, certify, noise_accuracy
 from bbox.defenses.denoisers import load_denoiser
 from bbox.errors import InputError, UsageError
 from bbox.oracle import Oracle
+from bbox.results.costs import total_ledger
 from bbox.results.fits import check_fits, only_images
 from bbox.results.plain_folder import PlainFolder, cannot_write
 from bbox.results.records import JsonConfig
@@ -225,7 +226,7 @@ def execute_certify(
         "data": config.data,
         "noise_accuracy": noise,
         **found.to_json(),
-        "ledger": _total(folder.sessions()),
+        "ledger": total_ledger(folder.sessions()),
     }
     folder.write("results.json", results)
     return results
@@ -246,17 +247,6 @@ def _tune(plan: CertifyPlan, threads: int | Literal["auto"] | None, sessions: li
         plan.oracle.max_batch = sessions[-1]["max_batch"]
     elif plan.config.max_batch is None and rows >= _WORTH_BATCH:
         calibrate(plan.oracle, plan.data.inputs[0])
-
-
-def _total(sessions: list[dict[str, Any]]) -> dict[str, dict[str, int]]:
-    """The ledgers of all sessions, added up."""
-    total: dict[str, dict[str, int]] = {}
-    for session in sessions:
-        for purpose, ledger in session["ledger"].items():
-            mine = total.setdefault(purpose, dict.fromkeys(ledger, 0))
-            for name, count in ledger.items():
-                mine[name] += count
-    return total
 
 
 def _finite(value: float) -> float | None:

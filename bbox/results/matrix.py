@@ -36,7 +36,16 @@ from bbox.results.session import check_same, describe_run
 from bbox.results.store import RunFolder, StorageError
 from bbox.targets.base import Target
 
-__all__ = ["Matrix", "Watch", "evaluate_defenses", "execute_matrix", "plan_matrix", "resume_matrix", "write_text"]
+__all__ = [
+    "Matrix",
+    "Watch",
+    "cell_folder",
+    "evaluate_defenses",
+    "execute_matrix",
+    "plan_matrix",
+    "resume_matrix",
+    "write_text",
+]
 
 Watch = Callable[[Row, Cell], AbstractContextManager[Callable[[Progress], None]]]
 
@@ -162,7 +171,7 @@ def execute_matrix(
                 continue
             plan = first or _prepare(matrix, row, cell, path)
             first = None
-            with _folder(where, plan, command) as folder, watch(row, cell) if watch else nullcontext() as report:
+            with cell_folder(where, plan, command) as folder, watch(row, cell) if watch else nullcontext() as report:
                 execute(plan, folder, on_progress=report, threads=threads)
             threads = None if threads == "auto" else threads
         if not (path / row.folder / "row.json").exists():
@@ -218,7 +227,7 @@ def _prepare(matrix: Matrix, row: Row, cell: Cell, path: Path) -> Plan:
     return prepare(config, make_attack(cell.name, cell.options), matrix.target(row, name), matrix.images)
 
 
-def _folder(where: Path, plan: Plan, command: str) -> RunFolder:
+def cell_folder(where: Path, plan: Plan, command: str) -> RunFolder:
     """The run folder of a cell, begun or gone on with."""
     if (where / "run.json").exists():
         folder = RunFolder.open(where)

@@ -17,7 +17,18 @@ from bbox.options import option_fields
 from bbox.results.records import Config
 from bbox.targets.base import Target
 
-__all__ = ["Cell", "Layers", "Request", "Row", "bundle_name", "plan_rows", "read_attack", "split_list"]
+__all__ = [
+    "Cell",
+    "Layers",
+    "Request",
+    "Row",
+    "bundle_name",
+    "columns_of",
+    "plan_rows",
+    "read_attack",
+    "slug",
+    "split_list",
+]
 
 Layers = Sequence[tuple[str, Defense]]
 
@@ -103,7 +114,7 @@ def plan_rows(request: Request, bare: Target) -> tuple[tuple[Row, ...], dict[str
     """
     if not request.defenses or not request.attacks:
         raise UsageError("name at least one defense and one attack, for example noise and cgba")
-    columns = [column for text in request.attacks for column in _columns(text, request.config)]
+    columns = [column for text in request.attacks for column in columns_of(text, request.config)]
     _refuse_repeats("--evaluate", request.attacks)
     _refuse_repeats("the list of defenses", ("none", *request.defenses))
     layers: dict[str, Layers] = {"none": ()}
@@ -112,7 +123,7 @@ def plan_rows(request: Request, bare: Target) -> tuple[tuple[Row, ...], dict[str
     rows = []
     for name, stack in layers.items():
         target = wrap_all(bare.fresh(), [defense for _, defense in stack])
-        folder = _slug(name, taken)
+        folder = slug(name, taken)
         rows.append(
             Row(
                 name=name,
@@ -157,7 +168,7 @@ def _stack(entry: str, bare: Target) -> Layers:
     return parse_stack(entry)
 
 
-def _columns(text: str, config: Config) -> Iterator[Cell]:
+def columns_of(text: str, config: Config) -> Iterator[Cell]:
     """The plain attacks of one entry of --evaluate; one for each epsilon where the attack stays within one."""
     name, options = read_attack(text)
     if _RADIUS in options:
@@ -185,7 +196,7 @@ def _cells(folder: str, columns: Sequence[Cell], stack: Layers, target: Target) 
             made = make_attack(cell.name, cell.options)
             blind = made.access == "scores" and target.access == "labels"
             reason = f"{cell.attack} needs scores, and this target answers labels only" if blind else ""
-            yield replace(cell, path=f"{folder}/{_slug(cell.attack, taken)}", reason=reason)
+            yield replace(cell, path=f"{folder}/{slug(cell.attack, taken)}", reason=reason)
 
 
 def _adapted(column: Cell, adaptations: Sequence[str]) -> Iterator[Cell]:
@@ -223,7 +234,7 @@ def _refuse_repeats(where: str, entries: Sequence[str]) -> None:
             raise UsageError(f"{where}: {entry!r} is given twice{also}")
 
 
-def _slug(name: str, taken: set[str]) -> str:
+def slug(name: str, taken: set[str]) -> str:
     """A folder name, made different from those before it."""
     base = slug = re.sub(r"[^\w.=@+-]+", "-", name).strip("-.") or "row"
     number = 2

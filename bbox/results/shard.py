@@ -68,7 +68,9 @@ class Shard:
         )
 
     def jobs(self, device: torch.device, pool: Pool | None) -> Iterator[Job]:
-        """What the engine drives."""
+        """What the engine drives; nothing for no examples."""
+        if len(self) == 0:
+            return iter(())
         return make_jobs(
             self.inputs,
             self.goal,

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -12,7 +11,7 @@ from torch.nn import functional
 
 from bbox.errors import InputError, UsageError
 from bbox.targets.frozen import pick_device
-from bbox.targets.options import Options, literal
+from bbox.targets.options import Options, class_names
 from bbox.targets.pixels import Pixels
 from bbox.targets.pretrained import pretrained, pretrained_model
 from bbox.targets.torch_module import TorchTarget
@@ -36,7 +35,7 @@ def load(reference: str, *, options: Mapping[str, object], trust: bool, device: 
     """
     spec = f"clip:{reference}"
     read = Options(spec, options, ("classes", "template"))
-    names = _names(spec, options.get("classes"))
+    names = class_names(spec, options.get("classes"))
     templates = _templates(spec, read.text("template") or _TEMPLATE)
     chosen = pick_device(device)
     model = pretrained_model(reference, spec=spec, trust=trust)
@@ -110,38 +109,6 @@ def _tokens(tokenizer: Any, texts: list[str], model: Any) -> dict[str, Tensor]:
     longest = int(config.text_config.max_position_embeddings)
     read = tokenizer(texts, padding=padding, truncation=True, max_length=longest, return_tensors="pt")
     return {name: read[name] for name in ("input_ids", "attention_mask") if name in read}
-
-
-def _names(spec: str, given: object) -> list[str]:
-    if isinstance(given, str) and given.startswith(("[", "(")):
-        given = literal(given)  # a list that a bundle has kept as text
-    if given is None or given == "":
-        raise UsageError(f"{spec} needs classes=cat,dog,ship, or classes=FILE with one class name a line")
-    if isinstance(given, str):
-        path = Path(given)
-        if "," not in given and (path.is_file() or path.suffix == ".txt"):
-            return _checked(spec, f"in {given}", _lines(path))
-        return _checked(spec, repr(given), given.split(","))
-    if isinstance(given, Sequence):
-        return _checked(spec, repr(given), [str(name) for name in given])
-    raise UsageError(f"{spec}: classes is {given!r}, expected names with commas or a file with one name a line")
-
-
-def _lines(path: Path) -> list[str]:
-    try:
-        return path.read_text(encoding="utf-8").rstrip().splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = "no such file" if isinstance(error, FileNotFoundError) else f"cannot be read ({error})"
-        raise InputError(f"classes {path}: {reason}") from error
-
-
-def _checked(spec: str, what: str, names: list[str]) -> list[str]:
-    names = [name.strip() for name in names]
-    if "" in names:
-        raise UsageError(f"{spec}: class {names.index('')} of classes {what} has no name")
-    if len(names) < 2:
-        raise UsageError(f"{spec}: classes {what} names {len(names)}, expected at least two")
-    return names
 
 
 def _templates(spec: str, text: str) -> list[str]:

@@ -21,6 +21,20 @@ KINDS = Registry(
             "bbox.targets.torchvision_model:load",
             "torchvision:NAME with weights=PATH, a torchvision classifier",
         ),
+        "onnx": Entry(
+            "bbox.targets.onnx_model:load",
+            "onnx:PATH, an ONNX file, run by ONNX Runtime",
+            needs="bbox-toolkit[onnx]",
+        ),
+        "sklearn": Entry(
+            "bbox.targets.sklearn_model:load",
+            "sklearn:PATH.skops, a classifier of scikit-learn (.joblib and .pkl need --trust)",
+            needs="bbox-toolkit[sklearn]",
+        ),
+        "hf": Entry(
+            "bbox.targets.hf:load",
+            "hf:PATH_OR_ID, a classifier of images or of source code that transformers has saved",
+        ),
         "clip": Entry(
             "bbox.targets.clip:load",
             "clip:PATH_OR_ID with classes=..., a zero-shot classifier of transformers",
@@ -43,6 +57,12 @@ KINDS = Registry(
             "credsweeper:medium, a scanner for hard-coded credentials as it ships",
             needs="bbox-toolkit[credsweeper]",
         ),
+        "http": Entry(
+            "bbox.targets.http.oip:load_http",
+            "http://HOST:PORT/v2/models/NAME, a server of the Open Inference Protocol",
+        ),
+        "https": Entry("bbox.targets.http.oip:load_https", "https://HOST/v2/models/NAME, the same over TLS"),
+        "api": Entry("bbox.targets.http.mapping:load", "api:FILE.toml, any JSON API that a mapping file describes"),
         "python": Entry("bbox.targets.callables:load", "python:PACKAGE.MODULE:FUNCTION, any callable"),
         "foolbox": Entry("bbox.targets.foolbox_model:load", "foolbox:PACKAGE.MODULE:FACTORY, a foolbox model"),
         "defended": Entry("bbox.defenses.bundle:load", "defended:RUN, a model inside what bbox defend has made"),
@@ -51,10 +71,17 @@ KINDS = Registry(
 )
 
 _ALONE = {"magika": "raw", "credsweeper": "medium"}  # what a kind means without a reference
-_EXTENSIONS = {".pt2": "pt2", ".pt": "pickle", ".pth": "pickle"}
+_EXTENSIONS = {
+    ".pt2": "pt2",
+    ".onnx": "onnx",
+    ".skops": "sklearn",
+    ".joblib": "sklearn",
+    ".pkl": "sklearn",
+    ".pt": "pickle",
+    ".pth": "pickle",
+}
 _HINTS = {
     ".safetensors": "holds weights only; use torchvision:NAME with weights=PATH, or torch:module:factory",
-    ".onnx": "is ONNX, which no kind reads; export the model with torch.export.save to a .pt2 file",
     ".py": "is Python source; use torch:module:factory or python:module:function",
 }
 

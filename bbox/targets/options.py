@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
-from bbox.errors import UsageError
+from bbox.errors import InputError, UsageError
 from bbox.registry import check_options
 
-__all__ = ["PREPROCESSING", "Options", "floats", "integer", "literal", "size_pair"]
+__all__ = ["PREPROCESSING", "Options", "class_names", "floats", "integer", "literal", "size_pair"]
 
 PREPROCESSING = ("mean", "std", "size", "num_classes", "input_shape")
 
@@ -105,3 +106,41 @@ def _items(value: object) -> list[object]:
     if hasattr(value, "tolist"):
         value = value.tolist()
     return list(value) if isinstance(value, Sequence) else [value]
+
+
+def class_names(spec: str, given: object) -> list[str]:
+    """Class names: a sequence, names with commas, or a file with one a line.
+
+    Raises:
+        UsageError: there are none, or fewer than two, or one is empty.
+        InputError: the file cannot be read.
+    """
+    if isinstance(given, str) and given.startswith(("[", "(")):
+        given = literal(given)  # a list that a bundle has kept as text
+    if given is None or given == "":
+        raise UsageError(f"{spec} needs classes=cat,dog,ship, or classes=FILE with one class name a line")
+    if isinstance(given, str):
+        path = Path(given)
+        if "," not in given and (path.is_file() or path.suffix == ".txt"):
+            return _checked(spec, f"in {given}", _lines(path))
+        return _checked(spec, repr(given), given.split(","))
+    if isinstance(given, Sequence):
+        return _checked(spec, repr(given), [str(name) for name in given])
+    raise UsageError(f"{spec}: classes is {given!r}, expected names with commas or a file with one name a line")
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8").rstrip().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = "no such file" if isinstance(error, FileNotFoundError) else f"cannot be read ({error})"
+        raise InputError(f"classes {path}: {reason}") from error
+
+
+def _checked(spec: str, what: str, names: list[str]) -> list[str]:
+    names = [name.strip() for name in names]
+    if "" in names:
+        raise UsageError(f"{spec}: class {names.index('')} of classes {what} has no name")
+    if len(names) < 2:
+        raise UsageError(f"{spec}: classes {what} names {len(names)}, expected at least two")
+    return names

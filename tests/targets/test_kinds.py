@@ -66,7 +66,7 @@ def test_split(spec, expected):
         ("zoo:digit", UsageError, "unknown zoo target 'digit'; did you mean 'digits'"),
         ("zoo:net", UsageError, r"needs a package: pip install 'bbox-toolkit\[imagenet\]'"),
         ("a.safetensors", InputError, "holds weights only; use torchvision:NAME with weights=PATH"),
-        ("a.onnx", InputError, "is ONNX, which no kind reads"),
+        ("a.onnx", InputError, "a.onnx: no such file"),
         ("a.py", InputError, "is Python source; use torch:"),
     ],
 )

@@ -18,7 +18,7 @@ from bbox.targets.frozen import Frozen, digest, pick_device
 from bbox.targets.options import Options
 from bbox.targets.pretrained import pretrained, pretrained_model
 
-__all__ = ["Head", "SequenceClassifier", "load"]
+__all__ = ["Head", "SequenceClassifier", "load", "names_of_classes"]
 
 Head = Literal["softmax", "sigmoid"]
 
@@ -79,7 +79,7 @@ class SequenceClassifier(CodeTarget):
             wanted = "sigmoid" if labels == 1 else "softmax"
             raise UsageError(f"{name} answers {labels} logits, which is no head={head}; give head={wanted}")
         self.num_classes = 2 if head == "sigmoid" else labels
-        self.class_names = _class_names(config.id2label, self.num_classes)
+        self.class_names = names_of_classes(config.id2label, self.num_classes)
 
     def __call__(self, rows: Programs) -> Tensor:
         """See ``CodeTarget``. Scores are probabilities, float32, on ``device``."""
@@ -230,7 +230,7 @@ def _classifier(reference: str, spec: str, trust: bool) -> Any:
     )
 
 
-def _class_names(id2label: Mapping[Any, str] | None, classes: int) -> tuple[str, ...] | None:
+def names_of_classes(id2label: Mapping[Any, str] | None, classes: int) -> tuple[str, ...] | None:
     names = tuple(str(name) for _, name in sorted((id2label or {}).items()))
     # transformers fills in LABEL_0, LABEL_1 where nobody named them.
     return names if len(set(names)) == classes and not names[0].startswith("LABEL_") else None

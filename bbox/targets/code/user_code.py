@@ -17,7 +17,7 @@ from bbox.targets.code.callables import CodeCallable
 from bbox.targets.options import Options, literal
 from bbox.targets.references import call_factory, find_reference, one_line
 
-__all__ = ["load"]
+__all__ = ["load", "unpickled"]
 
 _OPTIONS = ("classes", "access", "pairs", "language", "version", "num_classes")
 _PICKLES = (".joblib", ".pkl", ".pickle")
@@ -40,7 +40,7 @@ def load(reference: str, *, options: Mapping[str, object], trust: bool, device: 
     del device  # a callable does not say where its weights are
     spec = f"code:{reference}"
     if reference.endswith(_PICKLES):
-        found, digest = _unpickled(Path(reference), trust)
+        found, digest = unpickled(Path(reference), trust)
         described = _described(spec, options)
         return CodeCallable(found, name=spec, **{"version": digest, **described})
     found = find_reference("code", reference)
@@ -96,7 +96,7 @@ def _classes(given: object) -> tuple[str, ...] | None:
     return tuple(str(name).strip() for name in names)  # type: ignore[attr-defined]
 
 
-def _unpickled(path: Path, trust: bool) -> tuple[Any, str]:
+def unpickled(path: Path, trust: bool) -> tuple[Any, str]:
     if not path.is_file():
         raise InputError(f"{path}: no such file")
     if not trust:

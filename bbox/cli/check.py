@@ -1,0 +1,172 @@
+"""``bbox check``: hold a model against its baseline; exit code 1 where it fell."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+
+from bbox.cli.attack_options import RESUME_MAY_CHANGE, refuse_changes
+from bbox.cli.console import console, say, tell
+from bbox.cli.options import pairs, run_options
+from bbox.cli.suite import given, new_folder, watcher
+from bbox.errors import GateError, UsageError
+
+__all__ = ["check"]
+
+_GATES = ("tolerance", "distance_tolerance", "alpha")
+# Options of a run that a check takes too; the baseline says the others.
+_TAKEN = ("target", "target_options", "data", "labels", "image_size", "seed")
+_HOW = (
+    "max_batch",
+    "device",
+    "threads",
+    "trust",
+    "patience",
+    "max_requests",
+    "price_per_1k",
+    "cache",
+    "engine",
+    "workers",
+)
+_FROM_BASELINE = {
+    "target": "What to attack; see bbox list targets.",
+    "data": "The data that the baseline was made on, where it lies elsewhere now.",
+    "seed": "Everything random follows from it; the baseline's own makes every difference one of the model.",
+}
+_RESUME_MAY_CHANGE = RESUME_MAY_CHANGE | {"update", "junit", "markdown"}
+
+
+@click.command()
+@click.option("--baseline", type=click.Path(path_type=Path), help="The file that bbox baseline wrote.")
+@click.option("--tolerance", type=float, help="How far accuracy may fall, a difference of proportions, e.g. 0.05.")
+@click.option("--distance-tolerance", type=float, help="How far a median distance may fall, relative, e.g. 0.1.")
+@click.option("--alpha", type=float, help="The chance of a false alarm, over all figures together.")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder.  [default: runs/TIME-check]")
+@click.option("--resume", type=click.Path(path_type=Path), help="Go on with this folder.")
+@click.option("--update", is_flag=True, help="Rewrite the baseline with what is found, and end with 0.")
+@click.option("--junit", type=click.Path(path_type=Path), help="Write JUnit XML to this file.")
+@click.option("--markdown", type=click.Path(path_type=Path), help="Append Markdown to this file.")
+@click.option("--json", is_flag=True, help="Print the figures as JSON on stdout.")
+@click.option("--quiet", is_flag=True, help="No progress and no table.")
+@click.pass_context
+def check(ctx: click.Context, /, **values: Any) -> None:
+    """Run a baseline's attacks on a model, and end with 1 where its robustness fell.
+
+    Exit codes: 0 holds, 1 fell, 2 usage, 3 target unreachable (go on with --resume).
+
+    \b
+    bbox baseline --attack cgba --budget 500 --epsilon 1.5 --out robustness.json
+    bbox check --baseline robustness.json --target torch:my.module:factory
+    bbox check --baseline robustness.json --tolerance 0.05 --junit check.xml --markdown "$GITHUB_STEP_SUMMARY"
+    """
+    from bbox.results.check import run_check
+
+    if values["threads"] is not None and values["threads"] < 1:
+        raise UsageError(f"threads is {values['threads']}, expected at least 1")
+    if values["resume"] is not None:
+        refuse_changes(ctx, _RESUME_MAY_CHANGE)
+    for name in ("junit", "markdown"):
+        if values[name] is not None and not values[name].parent.is_dir():
+            raise UsageError(f"--{name} {values[name]}: there is no folder {values[name].parent}")
+    path = values["resume"] or values["out"] or new_folder("check")
+    results = run_check(
+        values["baseline"],
+        path,
+        changes=_changes(ctx),
+        gates={name: values[name] for name in _GATES},
+        resume=values["resume"] is not None,
+        update=values["update"],
+        command=shlex.join(["bbox", *sys.argv[1:]]),
+        threads=values["threads"] or "auto",
+        watch=watcher(quiet=values["quiet"]),
+    )
+    _write(results, values)
+    tell(results, path, values, print_check)
+    if values["update"]:
+        say(f"{results['baseline']} is rewritten")
+    elif not results["holds"]:
+        from bbox.results.check_text import label
+
+        fell = [label(figure) for figure in results["figures"] if figure["fell"]]
+        raise GateError(f"fell by more than the tolerance: {'; '.join(fell)}")
+
+
+def _run_parameters() -> list[click.Parameter]:
+    """The options of a run that a check takes."""
+    taken: list[click.Parameter] = []
+    for parameter in click.command()(run_options(lambda **_: None)).params:
+        if parameter.name in _TAKEN + _HOW and isinstance(parameter, click.Option):
+            if parameter.name in _FROM_BASELINE:
+                parameter.default, parameter.show_default = None, False
+                parameter.help = f"{_FROM_BASELINE[parameter.name]}  [default: the baseline's]"
+            taken.append(parameter)
+    return taken
+
+
+check.params[1:1] = _run_parameters()  # behind --baseline
+
+
+def _changes(ctx: click.Context) -> dict[str, Any]:
+    """The fields of the baseline's configs that the command line replaces."""
+    changes = given(ctx, (*_TAKEN, *_HOW))
+    changes.pop("threads", None)
+    if "labels" in changes:
+        changes["labels"] = str(changes["labels"])
+    if "target" in changes or "target_options" in changes:
+        changes["target_options"] = pairs("--set", changes.get("target_options", ()))
+    return changes
+
+
+def _write(results: dict[str, Any], values: dict[str, Any]) -> None:
+    from bbox.results.check_text import junit, markdown
+    from bbox.results.matrix import write_text
+
+    if values["junit"] is not None:
+        write_text(values["junit"], junit(results))
+    if values["markdown"] is not None:
+        with values["markdown"].open("a", encoding="utf-8") as page:  # the summary of a job has other steps' text too
+            page.write(markdown(results))
+
+
+def print_check(results: dict[str, Any], path: Path) -> None:
+    """The table of a check, and the examples that fell, on stderr."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from bbox.results.check_text import HEADS, NOTE, blind, cells, fallen_lines, label, title
+
+    table = Table(title=Text(title(results)), caption=NOTE, title_justify="left", caption_justify="left")
+    for head in HEADS:
+        table.add_column(head, justify="left" if head in ("figure", "verdict") else "right")
+    for figure in results["figures"]:
+        table.add_row(*map(Text, cells(figure)), style="red" if figure["fell"] else None)
+    console().print(table)
+    for line in blind(results["figures"]):
+        say(line)
+    for figure in results["figures"]:
+        if figure["fell"]:
+            say(f"{label(figure)}: {len(figure['fallen'])} examples are worse")
+            for line in fallen_lines(figure):
+                say(f"  {line}")
+    say("queries: " + ", ".join(f"{purpose} {count:,}" for purpose, count in results["queries"].items()))
+    for line in _bills(path):
+        say(line)
+    say(f"folder: {path}")
+
+
+def _bills(path: Path) -> Iterator[str]:
+    """What a live target charges for each attack."""
+    from bbox.cli.show import bill
+    from bbox.results.check import CheckFolder
+    from bbox.results.store import RunFolder
+
+    for part in CheckFolder.open(path).parts():
+        with RunFolder.open(path / part.folder) as run:
+            text = bill(run)
+        if text:
+            yield f"{part.name}: {text}"

@@ -1,0 +1,190 @@
+"""What a model's robustness was: one JSON file that later models are held against (``bbox.results.check``).
+
+It holds, for each attack, its config and what became of each example; target and data are named with their
+fingerprints. How a run is computed (device, batch size) and what may be loaded (trust) is not in it: a file from a
+repository must not decide that.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Self
+
+from bbox.errors import UsageError
+from bbox.results.matrix import write_text
+from bbox.results.suite import Part
+
+__all__ = [
+    "BASELINE_VERSION",
+    "LOCAL_FIELDS",
+    "Baseline",
+    "Entry",
+    "Gates",
+    "Outcome",
+    "read_baseline",
+    "write_baseline",
+]
+
+BASELINE_VERSION = 1
+# Fields of a config that say how it is computed, not what is asked: the machine's and the user's to decide.
+LOCAL_FIELDS = (
+    *("device", "max_batch", "trust"),
+    *("patience", "max_requests", "price_per_1k", "cache", "engine", "workers"),
+)
+
+_FACTS = ("created", "command", "provenance", "versions", "hardware", "target", "data", "queries")
+
+
+@dataclass(frozen=True)
+class Gates:
+    """What a check allows.
+
+    Attributes:
+        tolerance: how far a proportion may fall, as a difference of proportions, in [0, 1).
+        distance_tolerance: how far a median distance may fall, relative, in [0, 1).
+        alpha: the chance, over all figures together, that a model which has not fallen that far is called fallen.
+
+    Raises:
+        UsageError: a number out of its range.
+    """
+
+    tolerance: float = 0.0
+    distance_tolerance: float = 0.0
+    alpha: float = 0.05
+
+    def __post_init__(self) -> None:
+        for name in ("tolerance", "distance_tolerance"):
+            if not 0 <= getattr(self, name) < 1:
+                raise UsageError(f"{name.replace('_', '-')} is {getattr(self, name):g}, expected at least 0, below 1")
+        if not 0 < self.alpha < 0.5:
+            raise UsageError(f"alpha is {self.alpha:g}, expected above 0 and below 0.5")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one example under one attack.
+
+    Attributes:
+        right: whether the target was right before the attack.
+        distances: the smallest within each checkpoint's queries, inf where nothing was found.
+        success, queries: see ``bbox.results.Example``.
+    """
+
+    index: int
+    id: str
+    right: bool
+    distances: tuple[float, ...]
+    success: bool
+    queries: int
+
+    def to_json(self) -> dict[str, Any]:
+        reached = [d if math.isfinite(d) else None for d in self.distances]
+        return {f.name: getattr(self, f.name) for f in fields(self)} | {"distances": reached}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        distances = tuple(math.inf if d is None else float(d) for d in data["distances"])
+        if not isinstance(data["right"], bool) or any(not d >= 0 for d in distances):
+            raise ValueError(f"example {data['index']} has no distances, or no true or false for right")
+        return cls(
+            int(data["index"]), str(data["id"]), data["right"], distances, bool(data["success"]), int(data["queries"])
+        )
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One attack: its part of the suite, and the outcomes by index."""
+
+    part: Part
+    outcomes: tuple[Outcome, ...]
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """The content of a baseline file.
+
+    Attributes:
+        facts: created, command, versions, hardware, provenance, target, data, queries: shown and compared, not used.
+    """
+
+    entries: tuple[Entry, ...]
+    gates: Gates
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        attacks = []
+        for entry in self.entries:
+            part = entry.part.to_json()
+            part["config"] = {key: value for key, value in part["config"].items() if key not in LOCAL_FIELDS}
+            attacks.append({**part, "examples": [outcome.to_json() for outcome in entry.outcomes]})
+        gates = {f.name: getattr(self.gates, f.name) for f in fields(self.gates)}
+        return {"kind": "baseline", "baseline_version": BASELINE_VERSION, **self.facts, **gates, "attacks": attacks}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        entries = tuple(_entry(attack) for attack in data["attacks"])
+        if not entries:
+            raise ValueError("it names no attack")
+        folders = [entry.part.folder for entry in entries]
+        if len(set(folders)) < len(folders) or any(Path(f).name != f or f in ("", "..") for f in folders):
+            raise ValueError(f"{folders} are no names of folders, each another one")
+        if any([o.index for o in e.outcomes] != [o.index for o in entries[0].outcomes] for e in entries):
+            raise ValueError("its attacks have different examples")
+        gates = Gates(**{f.name: float(data[f.name]) for f in fields(Gates)})
+        facts = {key: data[key] for key in _FACTS if key in data}
+        str(data["target"]["fingerprint"]), str(data["data"]["fingerprint"])
+        return cls(entries, gates, facts)
+
+
+def _entry(data: Mapping[str, Any]) -> Entry:
+    kept = {key: value for key, value in data["config"].items() if key not in LOCAL_FIELDS}
+    part = Part.from_json({**data, "config": kept})
+    outcomes = tuple(Outcome.from_json(example) for example in data["examples"])
+    if not outcomes or not part.config.checkpoints or not part.config.epsilons:
+        raise ValueError(f"{part.name} has no examples, no checkpoints or no epsilons")
+    if any(len(outcome.distances) != len(part.config.checkpoints) for outcome in outcomes):
+        raise ValueError(f"{part.name} has examples without a distance at each checkpoint")
+    return Entry(part, outcomes)
+
+
+def read_baseline(path: Path) -> Baseline:
+    """Read a baseline file.
+
+    Raises:
+        UsageError: there is none, it cannot be read, or a newer bbox has written it.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content.get("kind") != "baseline":
+            raise ValueError('it does not say "kind": "baseline"')
+        version = int(content["baseline_version"])
+        if version != BASELINE_VERSION:
+            raise UsageError(f"{path} has schema {version}, this bbox reads {BASELINE_VERSION}; make it again")
+        return Baseline.from_json(content)
+    except FileNotFoundError as error:
+        raise UsageError(f"{path}: no such file; make one with  bbox baseline --out {path}") from error
+    except KeyError as error:
+        raise UsageError(f"{path} is no baseline: it has no {error}; make one with  bbox baseline") from error
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise UsageError(f"{path} is no baseline: {error}; make one with  bbox baseline") from error
+
+
+def write_baseline(path: Path, baseline: Baseline) -> None:
+    """Write a baseline file, whole or not at all: a line an example, so that a diff shows which have changed.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    content = baseline.to_json()
+    rows = [attack["examples"] for attack in content["attacks"]]
+    for place, attack in enumerate(content["attacks"]):
+        attack["examples"] = f"@{place}"
+    text = json.dumps(content, indent=1, allow_nan=False)
+    for place, examples in enumerate(rows):
+        lines = ",\n".join("    " + json.dumps(example, allow_nan=False) for example in examples)
+        text = text.replace(f'"examples": "@{place}"', f'"examples": [\n{lines}\n   ]', 1)
+    write_text(path, text + "\n")
