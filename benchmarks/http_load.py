@@ -103,7 +103,6 @@ def attack(url: str, *, images: int, budget: int, rows: int, in_flight: int) -> 
         target_options={"batch": rows, "in_flight": in_flight},
         limit=images,
         budget=budget,
-        max_batch=rows,
     )
     plan = load_plan(config)
     with tempfile.TemporaryDirectory() as path, RunFolder.create(Path(path), describe_run(plan, "load")) as folder:
@@ -134,11 +133,11 @@ def main() -> None:
     options = parser.parse_args()
     total = options.images * options.budget
     found = []
-    for rows, in_flight, latency in ((1, 16, 0), (8, 16, 0), (64, 8, 0), (8, 16, 20), (8, 64, 100)):
+    for rows, in_flight, latency in ((8, 16, 0), (8, 16, 20), (64, 8, 20), (8, 16, 100), (1, 16, 50)):
         with serving(*FAULTS, "--latency", str(latency)) as url:
             run = attack(url, images=options.images, budget=options.budget, rows=rows, in_flight=in_flight)
             mean = round(run["rows a request"])
-            requests = min(total // mean, 4000)
+            requests = min(total // mean, 4000)  # of the single rows a part
             seconds = asyncio.run(plain_loop(url, requests=requests, rows=mean, in_flight=in_flight))
         fast, plain = total / run["attack s"], requests * mean / seconds
         found.append(

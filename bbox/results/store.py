@@ -11,16 +11,17 @@ report.html        one offline page
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import sqlite3
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from bbox.data import read_image, save_image
@@ -60,7 +61,7 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._known: dict[int, list[tuple[int, int, Tensor | None]]] | None = None
+        self._known: dict[int, tuple[Tensor, Tensor | None]] | None = None
         self._refused: dict[int, int] = {}  # the first refused query of each example
         with self._writing():
             # Answers are recorded by the thread that asks; sqlite3 serialises the two (sqlite3.threadsafety is 3).
@@ -164,47 +165,60 @@ class RunFolder:
             self._db.execute("INSERT INTO answers (examples, numbers, labels, scores) VALUES (?, ?, ?, ?)", blobs)
         refused = labels == REFUSED
         if bool(refused.any()):
-            self._note_refused(examples[refused].tolist(), numbers[refused].tolist())
+            self._note_refused(*(part[refused].numpy() for part in (examples, numbers)))
 
     def answers(self, example: int) -> tuple[Tensor, Tensor | None]:
-        """The answers on record for an example up to its last query there, ``ABSENT`` for one without (``Journal``)."""
-        rows = self._answers().get(example, ())
-        labels = torch.full((max((number for number, _, _ in rows), default=0),), ABSENT, dtype=torch.int64)
-        scores: Tensor | None = None
-        for number, label, score in rows:
-            labels[number - 1] = label
-            if score is not None:
-                scores = torch.full((len(labels), len(score)), torch.nan) if scores is None else scores
-                scores[number - 1] = score
-        return labels, scores
+        """The answers on record for an example up to its last query there, ``ABSENT`` for one without (``Journal``).
+
+        They are those of the moment when they were first looked up, and of examples that were not finished then.
+        """
+        return self._on_record().get(example, (torch.empty(0, dtype=torch.int64), None))
 
     def first_refused(self, example: int) -> int | None:
         """The number of the first query of this example that the target refused."""
-        self._answers()
+        self._on_record()
         return self._refused.get(example)
 
-    def _note_refused(self, examples: Sequence[int], numbers: Sequence[int]) -> None:
-        for example, number in zip(examples, numbers, strict=True):
+    def _note_refused(self, examples: NDArray[np.int32], numbers: NDArray[np.int32]) -> None:
+        for example, number in zip(examples.tolist(), numbers.tolist(), strict=True):
             self._refused[example] = min(number, self._refused.get(example, number))
 
-    def _answers(self) -> dict[int, list[tuple[int, int, Tensor | None]]]:
-        """The answers that were on record when they were first looked up (refusals: up to now)."""
+    def _on_record(self) -> dict[int, tuple[Tensor, Tensor | None]]:
         if self._known is None:
             self._known = self._load_answers()
-            refused = [(e, n) for e, rows in self._known.items() for n, label, _ in rows if label == REFUSED]
-            self._note_refused([e for e, _ in refused], [n for _, n in refused])
         return self._known
 
-    def _load_answers(self) -> dict[int, list[tuple[int, int, Tensor | None]]]:
-        known: dict[int, list[tuple[int, int, Tensor | None]]] = defaultdict(list)
+    def _load_answers(self) -> dict[int, tuple[Tensor, Tensor | None]]:
+        """The answers to examples that are not finished: of a large run the others would not fit in memory."""
+        done = np.array([row[0] for row in self._db.execute("SELECT position FROM examples")], dtype=np.int32)
+        parts: list[list[NDArray[Any]]] = []
         for record in self._db.execute("SELECT examples, numbers, labels, scores FROM answers ORDER BY id"):
-            examples, numbers, labels = (np.frombuffer(blob, dtype=np.int32).tolist() for blob in record[:3])
-            table: list[Tensor | None] = [None] * len(labels)
-            if record[3]:
-                values = np.frombuffer(record[3], dtype=np.float32).reshape(len(labels), -1).copy()
-                table = list(torch.from_numpy(values))
-            for example, number, label, score in zip(examples, numbers, labels, table, strict=True):
-                known[example].append((number, label, score))
+            examples, numbers, labels = (np.frombuffer(blob, dtype=np.int32) for blob in record[:3])
+            refused = labels == REFUSED
+            if refused.any():
+                self._note_refused(examples[refused], numbers[refused])
+            open_ = ~np.isin(examples, done)
+            if open_.any():
+                scores = np.frombuffer(record[3] or b"", dtype=np.float32).reshape(len(labels), -1)
+                parts.append([part[open_] for part in (examples, numbers, labels, scores)])
+        if not parts:
+            return {}
+        # A target that gives scores gives them all along; an attack that does not ask for them keeps none.
+        width = max(part[3].shape[1] for part in parts)
+        parts = [part for part in parts if part[3].shape[1] == width] if width else parts
+        examples, numbers, labels, scores = (np.concatenate(column) for column in zip(*parts, strict=True))
+        order = np.argsort(examples, kind="stable")
+        edges = np.flatnonzero(np.diff(examples[order], prepend=-1, append=-1))
+        known: dict[int, tuple[Tensor, Tensor | None]] = {}
+        for rows in (order[start:stop] for start, stop in itertools.pairwise(edges)):
+            place = numbers[rows] - 1
+            mine = torch.full((int(place.max()) + 1,), ABSENT, dtype=torch.int64)
+            mine[place] = torch.from_numpy(labels[rows].astype(np.int64))
+            table = None
+            if width:
+                table = torch.full((len(mine), width), torch.nan)
+                table[place] = torch.from_numpy(scores[rows])
+            known[int(examples[rows[0]])] = mine, table
         return known
 
     def reload(self) -> None:

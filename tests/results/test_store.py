@@ -252,3 +252,15 @@ def test_json_is_never_nan(folder: RunFolder) -> None:
 def test_a_config_survives_json() -> None:
     config = Config(indices=(3, 1), epsilons=(0.5,), checkpoints=(10,), target_options={"a": "1"}, seed=9)
     assert Config.from_json(json.loads(json.dumps(config.to_json()))) == config
+
+
+def test_answers_to_finished_examples_are_not_loaded(folder: RunFolder) -> None:
+    _append(folder, [0, 1, 0, 1], [1, 1, 2, 2], [5, -2, 6, 7])
+    folder.write_examples({0: EXAMPLES[0]})
+    assert folder.answers(0)[0].tolist() == []
+    assert folder.answers(1)[0].tolist() == [-2, 7]
+    assert folder.first_refused(1) == 1
+    _append(folder, [1], [3], [8])
+    assert folder.answers(1)[0].tolist() == [-2, 7]  # those of the moment when they were first looked up
+    folder.reload()
+    assert folder.answers(1)[0].tolist() == [-2, 7, 8]

@@ -25,6 +25,7 @@ from bbox.targets.http.settings import Settings
 __all__ = ["HttpTarget", "read_json"]
 
 _T = TypeVar("_T")
+_REQUESTS_A_CALL = 4
 _REFUSED_ROW = -1  # a row that the server refused has no label: the oracle books it as invalid
 
 
@@ -46,8 +47,11 @@ class HttpTarget(Target):
         self.name = name
         self.settings = settings
         self.client = Client(settings)
-        self.batch = settings.batch
-        self.concurrency = settings.in_flight
+        # A call costs three switches of threads, so it holds several requests; and twice as many as may be in flight
+        # wait their turn, so that a request which is tried again holds up few others.
+        together = min(_REQUESTS_A_CALL, settings.in_flight)
+        self.batch = together * settings.batch
+        self.concurrency = -(-2 * settings.in_flight // together) if settings.in_flight > 1 else 1
         self.answered = False
         self._identity = dict(identity)
 

@@ -55,7 +55,7 @@ def test_base64_png_one_a_request_and_the_best_classes(api, data_uri):
         target = api(server.url, PICTURE.replace('"png"', '"png"\ndata_uri = true') if data_uri else PICTURE)
         scores = target(ROWS)
     assert target.access == "scores" and target.num_classes == 3 and target.class_names == ("cat", "dog", "eel")
-    assert server.requests == 5 and target.batch == 1
+    assert server.requests == 5 and target.settings.batch == 1
     assert torch.allclose(scores[:, 2], ROWS.mean((1, 2, 3)), atol=1e-6)
     assert torch.equal(scores[:, 1], torch.zeros(5))
     assert torch.allclose(scores[:, 0], ROWS[:, 2, 0, 0] * 255)
@@ -189,4 +189,4 @@ def test_no_file():
 def test_the_example_is_read(monkeypatch):
     monkeypatch.setenv("EXAMPLE_API_TOKEN", "x")
     target = load(f"api:{Path(__file__).parents[3] / 'examples' / 'api.toml'}")
-    assert (target.class_names, target.access, target.batch) == (("cat", "dog", "ship"), "scores", 1)
+    assert (target.class_names, target.access, target.settings.batch) == (("cat", "dog", "ship"), "scores", 1)

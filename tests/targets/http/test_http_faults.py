@@ -28,7 +28,13 @@ def test_rows_are_cut_into_requests_and_come_back_in_order(server, api):
     assert torch.allclose(scores, EXPECTED)
     assert (bill.requests, bill.rows, bill.retried) == (4, 10, 0) == (server.requests, server.rows, 0)
     assert sorted(len(body["instances"]) for body in server.bodies) == [1, 3, 3, 3]
-    assert (target.concurrency, target.batch, target.in_process) == (8, 3, False)
+    assert not target.in_process
+
+
+@pytest.mark.parametrize(("in_flight", "calls", "rows"), [(1, 1, 3), (2, 2, 6), (3, 2, 9), (8, 4, 12), (16, 8, 12)])
+def test_calls_hold_several_requests_and_twice_as_many_wait_as_are_in_flight(server, api, in_flight, calls, rows):
+    target = api(server.url, batch=3, in_flight=in_flight)
+    assert (target.concurrency, target.batch) == (calls, rows)
 
 
 @pytest.mark.parametrize(
