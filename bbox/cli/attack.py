@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from bbox.cli.attack_options import RESUME_MAY_CHANGE, add_fields, chosen_options, refuse_changes
+from bbox.cli.attack_options import HOW, RESUME_MAY_CHANGE, add_fields, chosen_options, given, refuse_changes
 from bbox.cli.console import Display, say
 from bbox.cli.options import config_from, run_options
 from bbox.errors import UsageError
@@ -19,11 +19,6 @@ from bbox.errors import UsageError
 __all__ = ["attack"]
 
 _EPSILON = "epsilon"  # an option of attacks at a fixed distance, and of every run as the threshold of its figures
-
-# What --resume changes for the rest of the run.
-_CHANGES = (
-    *("max_batch", "device", "trust", "patience", "max_requests", "price_per_1k", "cache", "engine", "workers"),
-)
 
 _RUN = [
     click.option("--out", type=click.Path(path_type=Path), help="Run folder.  [default: runs/TIME-ATTACK]"),
@@ -152,15 +147,10 @@ def _resume(path: Path, values: dict[str, Any], name: str | None = None) -> None
         config = Config.from_json(folder.run()["config"])
         if name is not None and name != config.attack:
             raise UsageError(f"{path} is a run of {config.attack}, not of {name}")
-        changed = {key: values[key] for key in _CHANGES if key in values and _given(key)}
+        changed = given(click.get_current_context(), HOW)
         plan = load_plan(replace(config, **changed), used_requests=folder.requests())
         check_same(plan, folder)
         _execute(plan, folder, values)
-
-
-def _given(option: str) -> bool:
-    """Whether an option stands on the command line."""
-    return click.get_current_context().get_parameter_source(option) == click.core.ParameterSource.COMMANDLINE
 
 
 def _execute(plan: Any, folder: Any, values: dict[str, Any]) -> None:

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import click
 
 from bbox.errors import UsageError
 
-__all__ = ["RESUME_MAY_CHANGE", "add_fields", "chosen_options", "refuse_changes"]
+__all__ = ["HOW", "RESUME_MAY_CHANGE", "add_fields", "chosen_options", "given", "refuse_changes"]
 
-# What may differ between a run and its resume: how it is computed and shown, never what is asked.
-RESUME_MAY_CHANGE = frozenset(
-    {
-        *("resume", "json", "quiet", "threads", "max_batch", "device", "trust", "report", "time_limit"),
-        *("patience", "max_requests", "price_per_1k", "cache", "engine", "workers"),
-    }
-)
+# How a run is computed, and what a live target may cost: never what is asked.
+HOW = ("max_batch", "device", "trust", "patience", "max_requests", "price_per_1k", "cache", "engine", "workers")
+# What may differ between a run and its resume: that, and how it is shown.
+RESUME_MAY_CHANGE = frozenset({*HOW, "resume", "json", "quiet", "threads", "report", "time_limit"})
 
 
 def add_fields(
@@ -52,8 +49,13 @@ def refuse_changes(ctx: click.Context, allowed: Collection[str], **told: str) ->
         UsageError: as it says.
     """
     known = {parameter.name: parameter for parameter in ctx.command.params}
-    given = click.core.ParameterSource.COMMANDLINE
-    for name in ctx.params:
-        if ctx.get_parameter_source(name) == given and name not in allowed:
+    for name in given(ctx, ctx.params):
+        if name not in allowed:
             what = told.get(name) or max(known[name].opts, key=len)
             raise UsageError(f"{what} cannot change on --resume; the run folder says what was asked")
+
+
+def given(ctx: click.Context, names: Iterable[str]) -> dict[str, Any]:
+    """The values of these options that stand on the command line."""
+    source = click.core.ParameterSource.COMMANDLINE
+    return {name: ctx.params[name] for name in names if ctx.get_parameter_source(name) == source}

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from bbox.cli.attack_options import RESUME_MAY_CHANGE, refuse_changes
+from bbox.cli.attack_options import RESUME_MAY_CHANGE, given, refuse_changes
 from bbox.cli.console import console, say
 from bbox.cli.options import config_from, run_options
 from bbox.cli.suite import new_folder, watcher
@@ -100,10 +100,9 @@ baseline.params = [parameter for parameter in baseline.params if parameter.name 
 
 
 def _refuse_new(ctx: click.Context) -> None:
-    given = click.core.ParameterSource.COMMANDLINE
+    refused = given(ctx, ctx.params).keys() - _OF_THE_FILE - {"from_runs"}
     for parameter in ctx.command.params:
-        name = str(parameter.name)
-        if ctx.get_parameter_source(name) == given and name not in _OF_THE_FILE | {"from_runs"}:
+        if parameter.name in refused:
             raise UsageError(f"{parameter.opts[0]} is for new runs; with --from-run, the runs say what was asked")
 
 

@@ -10,10 +10,10 @@ from typing import Any
 
 import click
 
-from bbox.cli.attack_options import RESUME_MAY_CHANGE, refuse_changes
+from bbox.cli.attack_options import HOW, RESUME_MAY_CHANGE, given, refuse_changes
 from bbox.cli.console import console, say, tell
 from bbox.cli.options import pairs, run_options
-from bbox.cli.suite import given, new_folder, watcher
+from bbox.cli.suite import new_folder, watcher
 from bbox.errors import GateError, UsageError
 
 __all__ = ["check"]
@@ -21,18 +21,7 @@ __all__ = ["check"]
 _GATES = ("tolerance", "distance_tolerance", "alpha")
 # Options of a run that a check takes too; the baseline says the others.
 _TAKEN = ("target", "target_options", "data", "labels", "image_size", "seed")
-_HOW = (
-    "max_batch",
-    "device",
-    "threads",
-    "trust",
-    "patience",
-    "max_requests",
-    "price_per_1k",
-    "cache",
-    "engine",
-    "workers",
-)
+_HOW = (*HOW, "threads")
 _FROM_BASELINE = {
     "target": "What to attack; see bbox list targets.",
     "data": "The data that the baseline was made on, where it lies elsewhere now.",
@@ -161,7 +150,7 @@ def print_check(results: dict[str, Any], path: Path) -> None:
 
 def _bills(path: Path) -> Iterator[str]:
     """What a live target charges for each attack."""
-    from bbox.cli.show import bill
+    from bbox.report.bill import bill
     from bbox.results.check import CheckFolder
     from bbox.results.store import RunFolder
 

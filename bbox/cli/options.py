@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from bbox.cli.attack_options import HOW
 from bbox.errors import UsageError
 
 if TYPE_CHECKING:
@@ -121,15 +122,7 @@ def config_from(attack: str, attack_options: dict[str, Any], values: dict[str, A
         "norm",
         "tube",
         "stop_at",
-        "max_batch",
-        "device",
-        "trust",
-        "patience",
-        "max_requests",
-        "price_per_1k",
-        "cache",
-        "engine",
-        "workers",
+        *HOW,
     )
     return Config(
         **{name: values[name] for name in keep},
