@@ -28,7 +28,7 @@ def save_clip(folder, seed=0):
     config = CLIPConfig(
         text_config=_TOWER | text | {"pad_token_id": last}, vision_config=_TOWER | vision, projection_dim=12
     )
-    _save(CLIPModel, config, folder, seed)
+    save_model(CLIPModel, config, folder, seed)
     size = {"shortest_edge": 32}
     CLIPImageProcessor(size=size, crop_size={"height": 32, "width": 32}).save_pretrained(folder)
     CLIPTokenizer(vocab=vocab, merges=[]).save_pretrained(folder)
@@ -39,7 +39,7 @@ def save_siglip(folder, seed=0):
     vocab = {token: place for place, token in enumerate(["<unk>", "</s>", *_LETTERS, " "])}
     text = {"vocab_size": len(vocab), "max_position_embeddings": 40, "projection_size": 16}
     vision = {"image_size": 32, "patch_size": 8}
-    _save(SiglipModel, SiglipConfig(text_config=_TOWER | text, vision_config=_TOWER | vision), folder, seed)
+    save_model(SiglipModel, SiglipConfig(text_config=_TOWER | text, vision_config=_TOWER | vision), folder, seed)
     SiglipImageProcessor(size={"height": 32, "width": 32}).save_pretrained(folder)
     letters = Tokenizer(models.WordLevel(vocab, unk_token="<unk>"))
     letters.pre_tokenizer = pre_tokenizers.Split(Regex("."), behavior="isolated")
@@ -49,7 +49,7 @@ def save_siglip(folder, seed=0):
     return str(folder)
 
 
-def _save(model, config, folder, seed):
+def save_model(model, config, folder, seed):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = model(config)

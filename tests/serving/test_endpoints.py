@@ -21,16 +21,6 @@ HEADER = "Inference-Header-Content-Length"
 
 
 @pytest.fixture(scope="module")
-def target():
-    return load("zoo:digits", device="cpu")
-
-
-@pytest.fixture(scope="module")
-def rows():
-    return bbox.data.load("zoo:digits").select(limit=5).inputs
-
-
-@pytest.fixture(scope="module")
 def client(target):
     with running(target) as url, httpx.Client(base_url=url.removesuffix("/v2/models/digits")) as made:
         yield made

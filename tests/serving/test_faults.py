@@ -9,20 +9,14 @@ import httpx
 import pytest
 import torch
 
-import bbox
 from bbox.errors import UsageError
 from bbox.serving import Faults, running, server
-from bbox.targets import load, wrap
+from bbox.targets import wrap
 
 
 @pytest.fixture(scope="module")
-def target():
-    return load("zoo:digits", device="cpu")
-
-
-@pytest.fixture(scope="module")
-def rows():
-    return bbox.data.load("zoo:digits").select(limit=3).inputs
+def rows(rows):
+    return rows[:3]
 
 
 def body(rows):

@@ -23,7 +23,7 @@ from transformers import (
 import bbox
 from bbox.errors import InputError, UsageError
 from bbox.targets import load
-from tests.tiny_clip import save_clip
+from tests.tiny_clip import save_clip, save_model
 
 NAMES = {0: "cat", 1: "dog", 2: "ship", 3: "frog"}
 SIDE = 30
@@ -43,15 +43,7 @@ def resnet(folder, seed=0):
 
 
 def save(folder, model, config, processor, seed):
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        network = model(config)
-        # Initial weights are so small that every image looks alike.
-        with torch.no_grad():
-            for parameter in network.parameters():
-                if parameter.ndim > 1:
-                    parameter.normal_(std=0.3)
-        network.save_pretrained(folder)
+    save_model(model, config, folder, seed)
     processor.save_pretrained(folder)
     return str(folder)
 
