@@ -55,7 +55,7 @@ def message_bytes(config: dict[str, Any], budget: int) -> dict[str, float]:
     plan = load_plan(Config(**config, budget=budget))
     shard = Shard.of(plan, torch.zeros(len(plan.data), dtype=torch.int64), torch.arange(len(plan.data)))
     accounts = next(shard.take(torch.arange(1)).jobs(torch.device("cpu"), plan.pool)).accounts
-    accounts.originals = accounts.originals[:0]
+    accounts.originals = accounts.originals[:0].clone()
     numbers = torch.arange(budget)
     parts = ((numbers, numbers.clone(), numbers.clone(), None),)
     sizes = {
@@ -64,6 +64,20 @@ def message_bytes(config: dict[str, Any], budget: int) -> dict[str, float]:
         "result bytes an example": len(ray.cloudpickle.dumps(Finished(accounts, torch.zeros(1)))),
     }
     return {name: round(float(size), 1) for name, size in sizes.items()}
+
+
+def journal(config: dict[str, Any]) -> dict[str, float]:
+    """What the driver writes down: rows a second that it can, and bytes a row on disk (labels only)."""
+    plan = load_plan(Config(**config))
+    numbers, batch = torch.arange(256), 4000
+    with tempfile.TemporaryDirectory() as path:
+        with RunFolder.create(Path(path), describe_run(plan, "benchmark")) as folder:
+            began = time.perf_counter()
+            for _ in range(batch):
+                folder.append(numbers, numbers, numbers, None)
+            seconds = time.perf_counter() - began
+        size = (Path(path) / "journal.sqlite").stat().st_size
+    return {"journal rows/s": len(numbers) * batch / seconds, "journal bytes a row": size / (len(numbers) * batch)}
 
 
 def main() -> None:
@@ -81,7 +95,7 @@ def main() -> None:
     rows = [rate(config, options.budget, engine, workers) for engine, workers in (("local", 1), ("ray", 1), ("ray", 2))]
     for row in rows:
         row["over local"] = row["rows/s"] / rows[0]["rows/s"]
-    rows.append({"engine": "bytes", **message_bytes(config, options.budget)})
+    rows.append({"engine": "driver", **message_bytes(config, options.budget), **journal(config)})
     write(options.name, vars(options), rows)
 
 

@@ -149,7 +149,7 @@ class Worker:
         try:
             for job in drive(self._attack, self._oracle, jobs, journal=mail, time_limit=time_limit):
                 accounts = job.accounts
-                accounts.originals = accounts.originals[:0]
+                accounts.originals = accounts.originals[:0].clone()  # a view would travel with all its memory
                 if isinstance(accounts.best, Tensor):
                     accounts.best = accounts.best.cpu()
                 mail.finished.put(Finished(accounts, job.examples))
