@@ -1,6 +1,6 @@
 """Answers on disk by the content of the row that was asked: a repeated run asks nothing twice.
 
-Right only for a target that answers a row always alike; ``bbox.results.fits.check_repeats`` finds out.
+Right only for a target that answers a row always alike; ``bbox.results.fits.check_fits`` finds out.
 """
 
 from __future__ import annotations
@@ -111,6 +111,8 @@ class AnswerCache:
                 self._db.execute("COMMIT")
         except sqlite3.OperationalError as error:
             self._full = True
+            if self._db.in_transaction:  # or other runs could not write
+                self._db.execute("ROLLBACK")
             warnings.warn(f"cannot write the query cache {self.path} ({error}); it keeps nothing more", stacklevel=2)
 
 

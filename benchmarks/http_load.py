@@ -131,18 +131,19 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=64)
     parser.add_argument("--budget", type=int, default=1000)
     options = parser.parse_args()
-    total = options.images * options.budget
     found = []
     for rows, in_flight, latency in ((8, 16, 0), (8, 16, 20), (64, 8, 20), (8, 16, 100), (1, 16, 50)):
+        budget = options.budget if rows > 1 else options.budget // 4
+        total = options.images * budget
         with serving(*FAULTS, "--latency", str(latency)) as url:
-            run = attack(url, images=options.images, budget=options.budget, rows=rows, in_flight=in_flight)
+            run = attack(url, images=options.images, budget=budget, rows=rows, in_flight=in_flight)
             mean = round(run["rows a request"])
             requests = min(total // mean, 4000)  # of the single rows a part
             seconds = asyncio.run(plain_loop(url, requests=requests, rows=mean, in_flight=in_flight))
         fast, plain = total / run["attack s"], requests * mean / seconds
         found.append(
             {
-                **{"rows at most": rows, "in flight": in_flight, "latency ms": latency},
+                **{"rows at most": rows, "in flight": in_flight, "latency ms": latency, "budget": budget},
                 **{"bbox rows/s": fast, "plain rows/s": plain, "ratio": fast / plain},
                 **run,
             }

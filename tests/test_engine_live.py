@@ -203,9 +203,13 @@ def test_what_a_meter_did_not_use_is_handed_back() -> None:
     meter = Meter(purse.lease, 1000)
     for _ in range(70):
         meter.take()
-    assert purse.used == 128  # reserved before it is sent: a crash cannot make it too few
+    assert purse.used == 100  # a twentieth at a time, reserved before it is sent: a crash cannot make it too few
     meter.give_back()
     assert purse.used == 70
+    small, large = Purse(10), Purse(10**6)
+    for purse in (small, large):
+        Meter(purse.lease, purse.limit).take()
+    assert (small.used, large.used) == (1, 64)
 
 
 # --- the query cache -----------------------------------------------------------------------------------------------

@@ -17,14 +17,14 @@ __all__ = ["cli", "main"]
 
 _COMMANDS = {
     "attack": ("bbox.cli.attack", "attack", "Attack a target under a hard query budget, into a run folder."),
-    "baseline": ("bbox.cli.baseline", "baseline", "Write down a model's robustness, for check."),
+    "baseline": ("bbox.cli.baseline", "baseline", "Write down how robust a model is, for bbox check."),
     "certify": (
         "bbox.cli.certify",
         "certify",
         "Certify a target by randomized smoothing, into a run folder.",
     ),
-    "check": ("bbox.cli.check", "check", "Hold a model against its baseline; exit code 1 where it fell."),
-    "compare": ("bbox.cli.compare", "compare", "Compare runs of attack on the same data, paired by example."),
+    "check": ("bbox.cli.check", "check", "Hold a model to its baseline; exit code 1 where it fell."),
+    "compare": ("bbox.cli.compare", "compare", "Compare runs of bbox attack, paired by example."),
     "defend": ("bbox.cli.defend", "defend", "Fit a defense by queries, or evaluate defenses against attacks."),
     "evaluate": (
         "bbox.cli.evaluate",

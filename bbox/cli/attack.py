@@ -11,9 +11,9 @@ from typing import Any
 
 import click
 
-from bbox.cli.attack_options import HOW, RESUME_MAY_CHANGE, add_fields, chosen_options, given, refuse_changes
+from bbox.cli.attack_options import HOW, RESUME_MAY_CHANGE, add_fields, chosen_options, given, refuse_changes, resumed
 from bbox.cli.console import Display, say
-from bbox.cli.options import config_from, run_options
+from bbox.cli.options import RunCommand, config_from, run_options
 from bbox.errors import UsageError
 
 __all__ = ["attack"]
@@ -32,6 +32,11 @@ _RUN = [
 
 class _Attacks(click.Group):
     """Builds the command of an attack from its class when it is named."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """``bbox attack --resume RUN ...`` is the command of the attack that RUN is of, with all its options."""
+        path = resumed(args)
+        return super().parse_args(ctx, args if path is None else [*_attack_of(path), *args])
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         from bbox.attacks import ATTACKS
@@ -65,6 +70,8 @@ def attack(ctx: click.Context, resume: Path | None, json: bool) -> None:
     \b
     bbox attack cgba                                   the embedded digits model and data
     bbox attack cgba --target torch:my.module:factory --data photos/
+    bbox attack cgba --target http://HOST/v2/models/NAME --data photos/ --max-requests 5000
+    bbox attack cgba --help                            its options
     bbox attack --resume runs/...                      go on with an interrupted run
     """
     if ctx.invoked_subcommand is not None:
@@ -83,6 +90,17 @@ def attack(ctx: click.Context, resume: Path | None, json: bool) -> None:
         resume_craft(resume, values)
     else:
         _resume(resume, values)
+
+
+def _attack_of(path: Path) -> list[str]:
+    """The name of the attack whose run folder this is; nothing where it is none, which is an error later."""
+    from bbox.results.plain_folder import kind_of
+
+    try:
+        name = json.loads((path / "run.json").read_text(encoding="utf-8"))["config"]["attack"]
+    except (OSError, ValueError, LookupError, TypeError):
+        return []
+    return [name] if isinstance(name, str) and kind_of(path) in (None, "craft") else []
 
 
 def _asks_nothing(name: str) -> bool:
@@ -112,7 +130,8 @@ def _command(name: str) -> click.Command:
         command = option(command)
     command = run_options(command)
     command = add_fields(command, fields, presets, skip=(_EPSILON,))
-    made: click.Command = click.command(name, help=summary)(command)
+    made: RunCommand = click.command(name, cls=RunCommand, help=f"{summary[:1].upper()}{summary[1:]}.")(command)
+    made.own = {*fields, "preset"} - {_EPSILON}
     for parameter in made.params:
         if isinstance(parameter, click.Option) and parameter.name == "epsilons" and _EPSILON in fields:
             parameter.help = f"Distance to attack at, and for ASR and robust accuracy. {fields[_EPSILON][1]}".strip()

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import click
 
 from bbox.errors import UsageError
 
-__all__ = ["HOW", "RESUME_MAY_CHANGE", "add_fields", "chosen_options", "given", "refuse_changes"]
+__all__ = ["HOW", "RESUME_MAY_CHANGE", "add_fields", "chosen_options", "given", "refuse_changes", "resumed"]
 
 # How a run is computed, and what a live target may cost: never what is asked.
 HOW = ("max_batch", "device", "trust", "patience", "max_requests", "price_per_1k", "cache", "engine", "workers")
@@ -53,6 +54,12 @@ def refuse_changes(ctx: click.Context, allowed: Collection[str], **told: str) ->
         if name not in allowed:
             what = told.get(name) or max(known[name].opts, key=len)
             raise UsageError(f"{what} cannot change on --resume; the run folder says what was asked")
+
+
+def resumed(args: Sequence[str]) -> Path | None:
+    """The folder that a command without a name is to go on with: ``--resume FOLDER``, with or without other options."""
+    place = args.index("--resume") + 1 if "--resume" in args else len(args)
+    return Path(args[place]) if args and args[0].startswith("-") and place < len(args) else None
 
 
 def given(ctx: click.Context, names: Iterable[str]) -> dict[str, Any]:

@@ -10,9 +10,9 @@ from typing import Any
 
 import click
 
-from bbox.cli.attack_options import RESUME_MAY_CHANGE, given, refuse_changes
+from bbox.cli.attack_options import HOW, RESUME_MAY_CHANGE, given, refuse_changes
 from bbox.cli.console import console, say
-from bbox.cli.options import config_from, run_options
+from bbox.cli.options import RunCommand, config_from, run_options
 from bbox.cli.suite import new_folder, watcher
 from bbox.errors import UsageError
 
@@ -23,7 +23,7 @@ _LEFT_OUT = {"max_queries": None, "target_class": None, "start_from": None, "sto
 _OF_THE_FILE = {"tolerance", "distance_tolerance", "alpha", "out", "json", "quiet"}
 
 
-@click.command()
+@click.command(cls=RunCommand)
 @click.option("--attack", "attacks", multiple=True, metavar="ATTACK", help="E.g. cgba, or square:p-init=0.3; repeat.")
 @run_options
 @click.option("--tolerance", type=float, default=0.0, show_default=True, help="How far accuracy may fall, e.g. 0.05.")
@@ -34,7 +34,7 @@ _OF_THE_FILE = {"tolerance", "distance_tolerance", "alpha", "out", "json", "quie
     show_default=True,
     help="How far a median distance may fall, relative, e.g. 0.1.",
 )
-@click.option("--alpha", type=float, default=0.05, show_default=True, help="The chance of a false alarm of a check.")
+@click.option("--alpha", type=float, default=0.05, show_default=True, help="Chance of a false alarm, over all figures.")
 @click.option(
     "--out", type=click.Path(path_type=Path), default="robustness.json", show_default=True, help="The file to write."
 )
@@ -84,6 +84,7 @@ def baseline(ctx: click.Context, /, **values: Any) -> None:
             path,
             gates=gates,
             resume=values["resume"] is not None,
+            changes=given(ctx, HOW),
             command=shlex.join(["bbox", *sys.argv[1:]]),
             threads=values["threads"] or "auto",
             watch=watcher(quiet=values["quiet"]),

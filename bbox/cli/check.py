@@ -12,12 +12,13 @@ import click
 
 from bbox.cli.attack_options import HOW, RESUME_MAY_CHANGE, given, refuse_changes
 from bbox.cli.console import console, say, tell
-from bbox.cli.options import pairs, run_options
+from bbox.cli.options import RunCommand, pairs, run_options
 from bbox.cli.suite import new_folder, watcher
 from bbox.errors import GateError, UsageError
 
 __all__ = ["check"]
 
+_BASELINES = "[default: the baseline's]"
 _GATES = ("tolerance", "distance_tolerance", "alpha")
 # Options of a run that a check takes too; the baseline says the others.
 _TAKEN = ("target", "target_options", "data", "labels", "image_size", "seed")
@@ -30,11 +31,13 @@ _FROM_BASELINE = {
 _RESUME_MAY_CHANGE = RESUME_MAY_CHANGE | {"update", "junit", "markdown"}
 
 
-@click.command()
+@click.command(cls=RunCommand)
 @click.option("--baseline", type=click.Path(path_type=Path), help="The file that bbox baseline wrote.")
-@click.option("--tolerance", type=float, help="How far accuracy may fall, a difference of proportions, e.g. 0.05.")
-@click.option("--distance-tolerance", type=float, help="How far a median distance may fall, relative, e.g. 0.1.")
-@click.option("--alpha", type=float, help="The chance of a false alarm, over all figures together.")
+@click.option("--tolerance", type=float, help=f"How far accuracy may fall, e.g. 0.05 for 5 points.  {_BASELINES}")
+@click.option(
+    "--distance-tolerance", type=float, help=f"How far a median distance may fall, relative, e.g. 0.1.  {_BASELINES}"
+)
+@click.option("--alpha", type=float, help=f"Chance of a false alarm, over all figures.  {_BASELINES}")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder.  [default: runs/TIME-check]")
 @click.option("--resume", type=click.Path(path_type=Path), help="Go on with this folder.")
 @click.option("--update", is_flag=True, help="Rewrite the baseline with what is found, and end with 0.")
@@ -46,7 +49,7 @@ _RESUME_MAY_CHANGE = RESUME_MAY_CHANGE | {"update", "junit", "markdown"}
 def check(ctx: click.Context, /, **values: Any) -> None:
     """Run a baseline's attacks on a model, and end with 1 where its robustness fell.
 
-    Exit codes: 0 holds, 1 fell, 2 usage, 3 target unreachable (go on with --resume).
+    Exit codes: 0 every figure holds, 1 one fell, 2 usage, 3 target unavailable (go on with --resume).
 
     \b
     bbox baseline --attack cgba --budget 500 --epsilon 1.5 --out robustness.json
@@ -92,7 +95,7 @@ def _run_parameters() -> list[click.Parameter]:
         if parameter.name in _TAKEN + _HOW and isinstance(parameter, click.Option):
             if parameter.name in _FROM_BASELINE:
                 parameter.default, parameter.show_default = None, False
-                parameter.help = f"{_FROM_BASELINE[parameter.name]}  [default: the baseline's]"
+                parameter.help = f"{_FROM_BASELINE[parameter.name]}  {_BASELINES}"
             taken.append(parameter)
     return taken
 

@@ -14,20 +14,21 @@ __all__ = ["compare"]
 
 
 @click.command()
-@click.argument("runs", nargs=-1, type=click.Path(path_type=Path))
+@click.argument("runs", metavar="RUN_A RUN_B ...", nargs=-1, type=click.Path(path_type=Path))
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
     default="compare.html",
     show_default=True,
-    help="The page; an earlier comparison is written over, no other file is.",
+    help="The page to write; over an earlier comparison, over no other file.",
 )
 @click.option("--json", is_flag=True, help="Print the comparison as JSON on stdout.")
 @click.option("--quiet", is_flag=True, help="No tables.")
 def compare(runs: tuple[Path, ...], out: Path, json: bool, quiet: bool) -> None:
-    """Compare runs of bbox attack on the same data, paired by example; the first is the reference.
+    """Compare two to eight runs of bbox attack on the same data, paired by example; the first is the reference.
 
-    Runs may differ in attack, target, seed, budget and every option, not in data and norm.
+    Runs may differ in attack, target, seed, budget and every option, not in data and norm. Prints tables with exact
+    paired tests, and writes one page with the curves.
 
     \b
     bbox compare runs/cgba runs/hopskipjump              two attacks on one model

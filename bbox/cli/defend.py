@@ -12,7 +12,7 @@ from typing import Any
 import click
 from rich.table import Table
 
-from bbox.cli.attack_options import chosen_options, refuse_changes
+from bbox.cli.attack_options import chosen_options, refuse_changes, resumed
 from bbox.cli.console import Line, console, say, tell
 from bbox.cli.options import pairs
 from bbox.errors import UsageError
@@ -23,6 +23,7 @@ __all__ = ["defend", "print_fit"]
 _OWN = {"rename-smoothing": "bbox.cli.rename_smoothing", "adversarial-finetune": "bbox.cli.finetune"}
 
 # Not max_batch: answers are on record forward by forward.
+_WORDS = "bbox.defend.words"
 _RESUME_MAY_CHANGE = {"resume", "json", "quiet", "threads", "device", "trust"}
 
 _OPTIONS = [
@@ -67,6 +68,15 @@ _OPTIONS = [
 
 class _Defenses(click.Group):
     """Builds the command of a defense that is fitted from its class; anything else is a list for the matrix."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """``bbox defend --resume FOLDER ...`` of a matrix takes what may change there: its command reads the words."""
+        from bbox.results.plain_folder import kind_of
+
+        path = resumed(args)
+        if path is not None and kind_of(path) == "matrix":
+            ctx.meta[_WORDS], args = args, ["--resume", str(path)]
+        return super().parse_args(ctx, args)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         from bbox.defenses import DEFENSES
@@ -132,8 +142,7 @@ def defend(ctx: click.Context, resume: Path | None, json: bool) -> None:
     if kind == "matrix":
         from bbox.cli.matrix import matrix_command
 
-        arguments = ["--resume", str(resume), *(["--json"] if json else [])]
-        matrix_command.main(arguments, standalone_mode=False)
+        matrix_command.main(ctx.meta[_WORDS], standalone_mode=False)
         return
     _resume(resume, {"json": json, "quiet": False})
 

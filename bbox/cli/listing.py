@@ -61,7 +61,10 @@ def _rows() -> list[dict[str, str]]:
         add("targets", f"zoo:{zoo_entry.name}", f"{zoo_entry.summary} ({zoo_entry.accuracy})", zoo_entry.needs)
     for name in KINDS.names():
         if name != "zoo":
-            add("targets", f"{name}:...", KINDS.entry(name).summary, KINDS.entry(name).needs)
+            # "onnx:PATH, an ONNX file" says how it is typed; a plug-in's summary may be of another form.
+            form, _, what = KINDS.entry(name).summary.partition(", ")
+            row = (form, what) if form.startswith(f"{name}:") else (f"{name}:...", KINDS.entry(name).summary)
+            add("targets", *row, KINDS.entry(name).needs)
     for zoo_entry in DATA.values():
         add("data", f"zoo:{zoo_entry.name}", zoo_entry.summary, zoo_entry.needs)
     add("data", "foolbox:NAME", "20 samples each of mnist, fashionMNIST, cifar10, cifar100, imagenet", "")

@@ -13,14 +13,14 @@ from typing import Any
 
 import click
 
-from bbox.cli.attack_options import refuse_changes
+from bbox.cli.attack_options import HOW, RESUME_MAY_CHANGE, given, refuse_changes
 from bbox.cli.console import Display, console, say
-from bbox.cli.options import config_from, run_options
+from bbox.cli.options import RunCommand, config_from, run_options
 from bbox.errors import UsageError
 
 __all__ = ["matrix_command"]
 
-_RESUME_MAY_CHANGE = {"resume", "json", "quiet", "threads", "max_batch", "device", "trust", "report"}
+_RESUME_MAY_CHANGE = RESUME_MAY_CHANGE - {"time_limit"}
 # Options of a single run that a matrix does not take.
 _LEFT_OUT = {
     "max_queries": None,
@@ -31,7 +31,7 @@ _LEFT_OUT = {
 }
 
 
-@click.command("LIST")
+@click.command("LIST", cls=RunCommand)
 @click.argument("defenses", metavar="LIST", required=False)
 @click.option("--evaluate", metavar="ATTACKS", help="Attacks, comma-separated, e.g. cgba,square:p-init=0.3.")
 @run_options
@@ -107,8 +107,7 @@ def _resume(ctx: click.Context, values: dict[str, Any]) -> None:
     from bbox.results.matrix import resume_matrix
 
     refuse_changes(ctx, _RESUME_MAY_CHANGE, defenses="the list of defenses")
-    changed = {key: values[key] for key in ("max_batch", "device", "trust") if values.get(key)}
-    _execute(resume_matrix(values["resume"], **changed), values["resume"], values, resume=True)
+    _execute(resume_matrix(values["resume"], **given(ctx, HOW)), values["resume"], values, resume=True)
 
 
 def _default_out(what: str) -> Path:
@@ -117,6 +116,7 @@ def _default_out(what: str) -> Path:
 
 def _execute(matrix: Any, path: Path, values: dict[str, Any], *, resume: bool) -> None:
     from bbox.cli.matrix_table import print_matrix
+    from bbox.report.bill import matrix_bill
     from bbox.results.matrix import execute_matrix
 
     cells = [cell for row in matrix.rows for cell in row.cells if not cell.reason]
@@ -141,6 +141,8 @@ def _execute(matrix: Any, path: Path, values: dict[str, Any], *, resume: bool) -
     if not values["quiet"]:
         print_matrix(results, console())
         say("queries: " + ", ".join(f"{purpose} {count:,}" for purpose, count in results["queries"].items()))
+        if text := matrix_bill(path):
+            say(text)
         say(f"folder: {path}" + (f"   page: {path / 'matrix.html'}" if values["report"] else ""))
     if values["json"]:
         click.echo(json_module.dumps({"run": str(path), **results}))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -14,7 +14,7 @@ from bbox.errors import UsageError
 if TYPE_CHECKING:
     from bbox.results.records import Config
 
-__all__ = ["config_from", "live_options", "pairs", "read_indices", "run_options"]
+__all__ = ["RunCommand", "config_from", "pairs", "read_indices", "run_options"]
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 _DEFAULT_LIMIT = 64  # examples attacked where nothing is said of data
@@ -28,7 +28,9 @@ _DEFAULT = "zoo:digits; code: zoo:python-projects"
 
 _OPTIONS = [
     click.option("--target", help=f"What to attack; see bbox list targets.  [default: {_DEFAULT}; motion: zoo:st-gcn]"),
-    click.option("--set", "target_options", multiple=True, metavar="KEY=VALUE", help="An option of the target."),
+    click.option(
+        "--set", "target_options", multiple=True, metavar="KEY=VALUE", help="An option of the target; repeat."
+    ),
     click.option(
         "--data",
         default=None,
@@ -51,8 +53,12 @@ _OPTIONS = [
         help="Round every image to 8 bits before the target sees it.",
     ),
     click.option("--stop-at", type=float, help="Stop an image with success at this distance."),
-    click.option("--epsilon", "epsilons", type=float, multiple=True, help="Distance for ASR and robust accuracy."),
-    click.option("--checkpoint", "checkpoints", type=int, multiple=True, help="Report at this number of queries."),
+    click.option(
+        "--epsilon", "epsilons", type=float, multiple=True, help="Distance for ASR and robust accuracy; repeat."
+    ),
+    click.option(
+        "--checkpoint", "checkpoints", type=int, multiple=True, help="Report at this number of queries; repeat."
+    ),
     click.option(
         "--norm", default="l2", show_default=True, help="What distances are measured in: l2 or linf; for code, names."
     ),
@@ -70,34 +76,54 @@ _OPTIONS = [
 # What matters for a target that others run, beside how it is loaded: for every command that runs attacks.
 _LIVE = [
     click.option(
-        "--patience", type=float, default=60.0, show_default=True, help="Seconds that a live target may be silent."
+        "--patience",
+        type=float,
+        default=60.0,
+        show_default=True,
+        help="Seconds without a good answer after which the run stops with exit code 3; --resume goes on.",
     ),
-    click.option("--max-requests", type=int, help="Requests to a live target in the whole run, a hard limit."),
+    click.option("--max-requests", type=int, help="Requests of the whole run, retries included, a hard limit."),
+    click.option("--price-per-1k", type=float, help="What 1,000 rows sent cost: prints the bill."),
+    click.option(
+        "--cache", type=click.Path(), help="Query cache: a file of answers; what it holds is not asked again."
+    ),
     click.option(
         "--engine",
         type=click.Choice(["local", "ray"]),
         default="local",
         show_default=True,
-        help="ray: on several processes, GPUs or machines; needs [ray].",
+        help="ray: examples are shared out over workers; needs bbox-toolkit[ray].",
     ),
-    click.option("--workers", type=int, default=2, show_default=True, help="Ray: workers, each with its own target."),
-    click.option("--price-per-1k", type=float, help="What 1,000 rows sent to the target cost: prints the bill."),
-    click.option("--cache", type=click.Path(), help="Query cache: a file of answers that no run asks for again."),
+    click.option("--workers", type=int, default=2, show_default=True, help="Ray workers, each with its own target."),
 ]
+_LIVE_NAMES = {*HOW} - {"max_batch", "device", "trust"}
+_LIVE_TITLE = "Live targets, and more than one process"
 
 
 def run_options(function: _F) -> _F:
     """Decorate a command with the shared options."""
-    for option in reversed(_OPTIONS):
-        function = option(function)
-    return live_options(function)
-
-
-def live_options(function: _F) -> _F:
-    """Decorate a command with the options for live targets."""
-    for option in reversed(_LIVE):
+    for option in reversed([*_OPTIONS, *_LIVE]):
         function = option(function)
     return function
+
+
+class RunCommand(click.Command):
+    """A command that runs attacks: in its help, the attack's own options and those for live targets stand apart."""
+
+    own: Collection[str] = ()  # names of the attack's own options
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        sections: dict[str, list[tuple[str, str]]] = {"Options": [], f"Options of {self.name}": [], _LIVE_TITLE: []}
+        plain, own, live = sections.values()
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx)
+            if record is not None:
+                where = own if parameter.name in self.own else live if parameter.name in _LIVE_NAMES else plain
+                where.append(record)
+        for title, records in sections.items():
+            if records:
+                with formatter.section(title):
+                    formatter.write_dl(records)
 
 
 def config_from(attack: str, attack_options: dict[str, Any], values: dict[str, Any]) -> Config:

@@ -26,16 +26,16 @@ __all__ = ["serve"]
 @click.option("--host", default="127.0.0.1", show_default=True, help="A loopback address; no other is taken.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="0 picks a free one.")
 @click.option("--name", help="The model's name in URLs.  [default: the end of the target's name]")
-@click.option("--latency", type=float, default=0.0, metavar="MS", help="Every request waits so long.")
-@click.option("--latency-jitter", type=float, default=0.0, metavar="MS", help="And up to so long besides, at random.")
+@click.option("--latency", type=float, default=0.0, metavar="MS", help="Milliseconds that every request waits.")
+@click.option("--latency-jitter", type=float, default=0.0, metavar="MS", help="And up to so many besides, at random.")
 @click.option("--rate-429", type=float, default=0.0, metavar="P", help="Share of requests answered 429.")
 @click.option("--retry-after", type=float, metavar="S", help="Seconds that a 429 tells the client to wait.")
 @click.option("--rate-500", type=float, default=0.0, metavar="P", help="Share of requests answered 500.")
 @click.option("--rate-drop", type=float, default=0.0, metavar="P", help="Share of requests dropped after reading.")
 @click.option("--noise", type=float, default=0.0, metavar="SIGMA", help="Normal noise on the scores.")
 @click.option("--labels-only", is_flag=True, help="Answer labels, no scores.")
-@click.option("--die-after", type=int, metavar="ROWS", help="Stop by itself after so many rows.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the faults.")
+@click.option("--die-after", type=int, metavar="ROWS", help="Stop before more rows than these are answered.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Which requests a fault strikes.")
 @click.option("--json", is_flag=True, help="Print where it is, and at the end its books, as JSON lines on stdout.")
 def serve(target: str, target_options: tuple[str, ...], json: bool, **values: Any) -> None:
     """Serve any target over the Open Inference Protocol (KServe V2), to this machine only.
@@ -43,8 +43,8 @@ def serve(target: str, target_options: tuple[str, ...], json: bool, **values: An
     \b
     bbox serve zoo:digits
     bbox attack cgba --target http://127.0.0.1:8080/v2/models/digits
-    bbox serve model.onnx --rate-429 0.03 --rate-drop 0.02 --latency 20     to rehearse a bad day
-    curl http://127.0.0.1:8080/bbox/books                                   what the server itself has counted
+    bbox serve model.onnx --rate-429 0.03 --rate-drop 0.02 --latency 20     a bad day
+    curl http://127.0.0.1:8080/bbox/books                                   what the server has counted
 
     Faults strike before the model is asked. Ctrl-C ends it.
     """

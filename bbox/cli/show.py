@@ -73,6 +73,7 @@ def _show_other(run: Path, kind: str, json: bool) -> None:
 
 def print_run(folder: Any, results: dict[str, Any]) -> None:
     """Print a run's table and its costs on stderr."""
+    from bbox.report.bill import bill
     from bbox.results.records import SCHEMA_VERSION
 
     version = folder.run().get("schema_version", 1)
@@ -98,23 +99,6 @@ def print_run(folder: Any, results: dict[str, Any]) -> None:
         say(f"not complete, the figures cover what is finished: go on with  bbox attack --resume {folder.path}")
     report = folder.path / "report.html"
     say(f"run folder: {folder.path}" + (f"   report: {report}" if report.exists() else ""))
-
-
-def bill(folder: Any) -> str:
-    """What all sessions sent to a live target or took from the query cache, in one line; empty for other targets."""
-    from bbox.results.costs import cost, sums, total_ledger
-
-    counts = sums(total_ledger(folder.sessions()))
-    price = folder.run()["config"].get("price_per_1k")
-    parts = []
-    if counts["billed"]:
-        sent = f"{counts['billed']:,} rows sent in {counts['requests']:,} requests"
-        parts.append(f"bill: {sent}, {counts['retried']:,} of them again")
-    if counts["cached"]:
-        parts.append(f"{counts['cached']:,} rows answered from the query cache, not asked")
-    if price is not None:
-        parts.append(f"cost {cost(counts, price):,.2f} at {price:g} per 1,000 rows")
-    return "; ".join(parts)
 
 
 def costs(folder: Any, attack_queries: int) -> str:

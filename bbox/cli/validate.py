@@ -9,14 +9,14 @@ from typing import Any
 import click
 
 from bbox.cli.console import say
-from bbox.cli.options import config_from, pairs, run_options
+from bbox.cli.options import RunCommand, config_from, pairs, run_options
 
 __all__ = ["validate"]
 
 _SEES = {"none": "nothing of the target", "label": "labels only", "scores": "scores"}
 
 
-@click.command()
+@click.command(cls=RunCommand)
 @click.argument("attack", default="cgba")
 @click.option("--option", "attack_options", multiple=True, metavar="KEY=VALUE", help="An option of the attack.")
 @click.option("--json", is_flag=True, help="Print the findings as JSON on stdout.")

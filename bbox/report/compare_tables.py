@@ -158,7 +158,7 @@ def _whole(comparison: dict[str, Any]) -> tuple[tuple[str, ...], tuple[tuple[str
             "attack queries": Cell(f"{costs['queries'].get('attack', 0):,}"),
             "other queries": Cell(f"{other:,}"),
             "from cache": Cell(f"{costs['cached']:,}" if costs["cached"] else DASH),
-            "billed rows": Cell(f"{costs['billed']:,}" if costs["billed"] else DASH, again),
+            "rows sent": Cell(f"{costs['billed']:,}" if costs["billed"] else DASH, again),
             "cost": Cell(DASH if costs["cost"] is None else f"{costs['cost']:,.2f}"),
         }
         for name, cell in cells.items():

@@ -9,6 +9,7 @@ import numpy as np
 from markupsafe import Markup
 
 from bbox.oracle import StopReason
+from bbox.report.bill import bill
 from bbox.report.gallery import Entry, gallery, is_picture
 from bbox.report.plots import distance_curves, distance_plot, robustness_plot
 from bbox.results.costs import total_ledger
@@ -104,6 +105,7 @@ def frame(folder: RunFolder, results: dict[str, Any], size: str) -> dict[str, An
             for reason, count in sorted(summary["stop_reasons"].items(), key=lambda item: (-item[1], item[0]))
         ],
         **_costs(folder.sessions()),
+        "bill": bill(folder),
         "attack_queries": f"{summary['attack_queries']:,}",
         "command": str(run.get("command", "")),
         "versions": [(name, str(version)) for name, version in run.get("versions", {}).items()],
@@ -323,7 +325,7 @@ def _costs(sessions: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "sessions": rows,
         "ledgers": ledgers,
         "killed": any(row["ended"] for row in rows),
-        "bill": any(sums.get("billed") or sums.get("cached") for sums in total.values()),
+        "live": any(sums.get("billed") or sums.get("cached") for sums in total.values()),
     }
 
 

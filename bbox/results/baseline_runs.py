@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal
 
 from bbox.data.base import Examples
 from bbox.errors import UsageError
-from bbox.results.baseline import LOCAL_FIELDS, Baseline, Entry, Gates, Outcome
+from bbox.results.baseline import Baseline, Entry, Gates, Outcome
 from bbox.results.matrix_plan import slug
 from bbox.results.records import Config
 from bbox.results.run import figures
@@ -49,6 +49,7 @@ def make_baseline(
     *,
     gates: Gates | None = None,
     resume: bool = False,
+    changes: Mapping[str, Any] | None = None,
     target: Target | None = None,
     data: Examples | None = None,
     command: str = "",
@@ -60,6 +61,7 @@ def make_baseline(
     Args:
         attacks: names with options, such as ``"square:p-init=0.3"``; config: everything else.
         path: the folder of the runs; with ``resume``, one to go on with, whose own attacks and config count.
+        changes: with ``resume``: fields of ``LOCAL_FIELDS`` that replace the folder's.
         target, data: instead of those that the config names.
 
     Queries: at most the budget for each example and attack, and clean, verification and probe on their own ledgers.
@@ -69,8 +71,7 @@ def make_baseline(
     """
     if resume:
         old = BaselineFolder.open(path)
-        local = {name: getattr(config, name) for name in LOCAL_FIELDS}
-        parts = tuple(replace(p, config=replace(p.config, **local)) for p in old.parts())
+        parts = tuple(replace(p, config=replace(p.config, **(changes or {}))) for p in old.parts())
         config = parts[0].config
     found = (target, data) if target is not None and data is not None else load_suite(config)
     if resume:

@@ -62,7 +62,8 @@ def check_fits(oracle: Oracle, data: Examples, purpose: Purpose = "probe") -> in
     """Compare shapes, ask the target the first example, and learn the number of classes.
 
     A live target, and any with a query cache, is asked it again: one that then answers otherwise is no deterministic
-    target, which is said, and its clean answers and verifications are votes from then on.
+    target, which is said, and its clean answers and verifications are votes from then on. One that refuses queries is
+    not: it may refuse the repeat.
 
     Queries: 1, or 2.
 
@@ -84,7 +85,8 @@ def check_fits(oracle: Oracle, data: Examples, purpose: Purpose = "probe") -> in
         if target.in_process:
             raise InputError(str(error)) from error
         raise
-    if not target.in_process or oracle.cache is not None:
+    steady = target.deterministic and not target.refuses  # a detector refuses repeats
+    if steady and (not target.in_process or oracle.cache is not None):
         _check_repeats(oracle, data, answers, purpose)
     return target.num_classes if answers.scores is None else answers.scores.shape[1]
 

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bbox import data as data_module
-from bbox import targets
 from bbox.attacks import make_attack
 from bbox.data.base import Dataset
 from bbox.defenses import bundle
@@ -32,8 +31,9 @@ from bbox.results.plan import Plan, prepare
 from bbox.results.records import Config
 from bbox.results.row_costs import measure_row
 from bbox.results.run import Progress, execute
-from bbox.results.session import check_same, describe_run
+from bbox.results.session import check_same, describe_run, load_target
 from bbox.results.store import RunFolder, StorageError
+from bbox.targets.account import Meter, Purse, Terms
 from bbox.targets.base import Target
 
 __all__ = [
@@ -113,7 +113,7 @@ def plan_matrix(request: Request, *, bare: Target | None = None, images: Dataset
     Raises:
         UsageError, InputError: in one line, what does not fit.
     """
-    bare, images = bare or _target(request.config), images or _images(request.config)
+    bare, images = bare or load_target(request.config), images or _images(request.config)
     epsilons = request.config.epsilons or default_epsilons(images.inputs.shape[1:], request.config.norm)
     request = replace(request, config=replace(request.config, epsilons=tuple(epsilons)))
     rows, layers = plan_rows(request, bare)
@@ -121,7 +121,7 @@ def plan_matrix(request: Request, *, bare: Target | None = None, images: Dataset
 
 
 def resume_matrix(path: Path, *, bare: Target | None = None, images: Dataset | None = None, **changed: Any) -> Matrix:
-    """The matrix of a folder, to go on with; ``changed`` (device, max_batch, trust) replaces fields of its config.
+    """The matrix of a folder, to go on with; ``changed`` (device, max_requests ...) replaces fields of its config.
 
     Raises:
         InputError: no matrix there, or the target or the data have changed since.
@@ -129,7 +129,7 @@ def resume_matrix(path: Path, *, bare: Target | None = None, images: Dataset | N
     run = read_matrix(path)
     config = replace(Config.from_json(run["config"]), **changed)
     request = Request(tuple(run["defenses"]), tuple(run["attacks"]), config)
-    bare, images = bare or _target(config), images or _images(config)
+    bare, images = bare or load_target(config), images or _images(config)
     selected = images.select(limit=config.limit, indices=config.indices)
     for what, key, now in (
         (config.target, "target", bare.fingerprint()),
@@ -160,8 +160,8 @@ def execute_matrix(
     Raises:
         TargetError: the target failed; the folder keeps what was answered.
     """
-    config = matrix.request.config
     first = None
+    used = _requests(matrix, path)
     if not resume:
         first = _begin(matrix, path, command)
     for row in matrix.rows:
@@ -169,24 +169,53 @@ def execute_matrix(
             where = path / cell.path
             if cell.reason or finished(where):
                 continue
-            plan = first or _prepare(matrix, row, cell, path)
+            plan = first or _prepare(matrix, row, cell, path, used)
             first = None
             with cell_folder(where, plan, command) as folder, watch(row, cell) if watch else nullcontext() as report:
                 execute(plan, folder, on_progress=report, threads=threads)
+            used = used if plan.purse is None else plan.purse.used
             threads = None if threads == "auto" else threads
         if not (path / row.folder / "row.json").exists():
-            bare, defended = matrix.bare, matrix.target(row, bundle_name(path / row.folder))
-            measured = measure_row(
-                bare,
-                defended if row.layers else bare,
-                matrix.images,
-                max_batch=config.max_batch or 128,
-                quantize=config.quantize,
-            )
+            used, measured = _measure(matrix, row, path, used)
             _write(path / row.folder / "row.json", measured)
     results = matrix_figures(path)
     _write(path / "matrix.json", results)
     return results
+
+
+def _measure(matrix: Matrix, row: Row, path: Path, used: int) -> tuple[int, dict[str, Any]]:
+    """How many requests are used then, and what a row costs on clean traffic. A cell's folder keeps the number."""
+    config, bare = matrix.request.config, matrix.bare
+    defended = matrix.target(row, bundle_name(path / row.folder)) if row.layers else bare
+    cell = next((cell for cell in row.cells if (path / cell.path / "run.json").exists()), None)
+    with nullcontext() if cell is None else RunFolder.open(path / cell.path) as folder:
+        purse, terms = None, Terms(config.patience)
+        if config.max_requests is not None:
+            purse = Purse(config.max_requests, used, None if folder is None else folder.write_requests)
+            terms.meter = Meter(purse.lease, purse.limit)
+        try:
+            measured = measure_row(
+                bare,
+                defended,
+                matrix.images,
+                max_batch=config.max_batch or 128,
+                quantize=config.quantize,
+                terms=terms,
+            )
+        finally:
+            if terms.meter is not None:
+                terms.meter.give_back()
+        return used if purse is None else purse.used, measured
+
+
+def _requests(matrix: Matrix, path: Path) -> int:
+    """Requests that earlier sessions have used: each cell keeps the number of all until its end."""
+    most = 0
+    for where in (path / cell.path for row in matrix.rows for cell in row.cells):
+        if (where / "run.json").exists():
+            with RunFolder.open(where) as folder:
+                most = max(most, folder.requests())
+    return most
 
 
 def _begin(matrix: Matrix, path: Path, command: str) -> Plan:
@@ -219,12 +248,13 @@ def _begin(matrix: Matrix, path: Path, command: str) -> Plan:
     return plan
 
 
-def _prepare(matrix: Matrix, row: Row, cell: Cell, path: Path) -> Plan:
+def _prepare(matrix: Matrix, row: Row, cell: Cell, path: Path, used: int = 0) -> Plan:
     config = replace(matrix.request.config, attack=cell.name, attack_options=dict(cell.options), epsilons=cell.epsilons)
     name = bundle_name(path / row.folder)
     if row.layers:  # the bundle knows the options of its black box
         config = replace(config, target=name, target_options={})
-    return prepare(config, make_attack(cell.name, cell.options), matrix.target(row, name), matrix.images)
+    attack, target = make_attack(cell.name, cell.options), matrix.target(row, name)
+    return prepare(config, attack, target, matrix.images, used_requests=used)
 
 
 def cell_folder(where: Path, plan: Plan, command: str) -> RunFolder:
@@ -236,10 +266,6 @@ def cell_folder(where: Path, plan: Plan, command: str) -> RunFolder:
     if where.exists():  # killed while it was made: nothing was asked yet
         shutil.rmtree(where)
     return RunFolder.create(where, describe_run(plan, command))
-
-
-def _target(config: Config) -> Target:
-    return targets.load(config.target, options=config.target_options, trust=config.trust, device=config.device)
 
 
 def _images(config: Config) -> Dataset:

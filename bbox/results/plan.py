@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,8 @@ def prepare(
             f"{config.attack} asks no target: bbox attack {config.attack} --data {config.data}, then bbox evaluate RUN "
             f"--target {config.target}"
         )
+    if config.engine == "ray" and find_spec("ray") is None:
+        raise UsageError("--engine ray needs Ray; pip install 'bbox-toolkit[ray]'")
     check_kind(target, data)
     norms = attack.norms_on(data.takes)
     if not norms:

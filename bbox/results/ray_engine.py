@@ -78,10 +78,8 @@ def drive_sharded(
 @contextmanager
 def _cluster() -> Iterator[Any]:
     """Ray, started for this run or connected to."""
-    try:
-        import ray
-    except ImportError as error:
-        raise UsageError("--engine ray needs Ray; pip install 'bbox-toolkit[ray]'") from error
+    import ray  # ``prepare`` has seen that it is installed
+
     ours = not ray.is_initialized()
     if ours:
         try:
@@ -185,6 +183,8 @@ class _Driver:
         Args:
             free: no other shard is under way.
         """
+        if self.plan.oracle.terms.meter is not None:  # what the driver has reserved for its own answers
+            self.plan.oracle.terms.meter.give_back()
         if not self.waiting or (self.error is not None and not (free and self._again())):
             return None
         shard = self.waiting.popleft()

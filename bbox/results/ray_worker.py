@@ -96,6 +96,7 @@ class Worker:
         )
         self._attack = make_attack(config.attack, config.attack_options)
         self._pool = pool
+        self._max_requests = config.max_requests or 0
         self._attack.ready(pool, self._oracle.device)
         self._told = Ledger()
 
@@ -119,7 +120,7 @@ class Worker:
             time_limit: seconds.
         """
         purse = None if requests is None else Purse(requests)
-        self._oracle.terms.meter = None if purse is None else Meter(purse.lease, purse.limit)
+        self._oracle.terms.meter = None if purse is None else Meter(purse.lease, self._max_requests)
         self._oracle.limit, self._oracle.paid = limit, -self._spent()
         mail = _Mail(known)
         thread = threading.Thread(target=self._attack_shard, args=(shard, mail, time_limit), daemon=True)

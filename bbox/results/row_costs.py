@@ -11,6 +11,7 @@ from torch import Tensor
 
 from bbox.data.base import Dataset
 from bbox.oracle import Oracle
+from bbox.targets.account import Terms
 from bbox.targets.base import REFUSED, Target
 
 __all__ = ["measure_row"]
@@ -33,7 +34,9 @@ class _OneMemory(Target):
         return self.inner.fingerprint()
 
 
-def measure_row(bare: Target, defended: Target, data: Dataset, *, max_batch: int, quantize: Any) -> dict[str, Any]:
+def measure_row(
+    bare: Target, defended: Target, data: Dataset, *, max_batch: int, quantize: Any, terms: Terms | None = None
+) -> dict[str, Any]:
     """Ask each clean image once through one fresh detector, then time forwards with and without the defense.
 
     Clean accuracy counts refusals as errors. Answers are what a user gets: one each, also of a target that answers at
@@ -44,12 +47,12 @@ def measure_row(bare: Target, defended: Target, data: Dataset, *, max_batch: int
     Queries: up to 1,000 images (``clean``), and 2 x 15 x 32 (``probe``) where ``defended`` is not ``bare``.
     """
     rows = data.inputs[:_TRAFFIC]
-    traffic = Oracle(_OneMemory(defended.fresh()), max_batch=max_batch, quantize=quantize)
+    traffic = Oracle(_OneMemory(defended.fresh()), max_batch=max_batch, quantize=quantize, terms=terms)
     labels = traffic.ask(rows, "clean").labels
     books = [traffic.books]
     ratio = 1.0
     if defended is not bare:
-        oracles = [Oracle(target, max_batch=max_batch, quantize=quantize) for target in (bare, defended)]
+        oracles = [Oracle(target, max_batch=max_batch, quantize=quantize, terms=terms) for target in (bare, defended)]
         pairs = [[_seconds(oracle, rows[:_TIMED_ROWS]) for oracle in oracles] for _ in range(_REPEATS)]
         fast, slow = (min(times) for times in zip(*pairs, strict=True))
         ratio = slow / fast

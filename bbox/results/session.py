@@ -22,8 +22,10 @@ from bbox.results.plain_folder import kind_of
 from bbox.results.plan import Plan, prepare
 from bbox.results.records import SCHEMA_VERSION, Config
 from bbox.results.store import RunFolder
+from bbox.targets.account import Terms, on_account
+from bbox.targets.base import Target
 
-__all__ = ["check_same", "describe_data", "describe_machine", "describe_run", "load_plan"]
+__all__ = ["check_same", "describe_data", "describe_machine", "describe_run", "load_plan", "load_target"]
 
 _PACKAGES = ("torch", "torchvision", "numpy", "scipy", "foolbox")
 
@@ -44,8 +46,17 @@ def load_plan(config: Config, *, used_requests: int = 0) -> Plan:
     starts: Tensor | None = None
     if config.start_from is not None:
         starts = _starts(config, images)
-    target = targets.load(config.target, options=config.target_options, trust=config.trust, device=config.device)
-    return prepare(config, attack, target, images, starts=starts, used_requests=used_requests)
+    return prepare(config, attack, load_target(config), images, starts=starts, used_requests=used_requests)
+
+
+def load_target(config: Config) -> Target:
+    """The target that is attacked; a live one is waited for as long as the run's patience says.
+
+    Raises:
+        UsageError, InputError, TargetError: see ``bbox.targets.load``.
+    """
+    with on_account(Terms(config.patience)):
+        return targets.load(config.target, options=config.target_options, trust=config.trust, device=config.device)
 
 
 def _starts(config: Config, examples: Examples) -> Tensor:

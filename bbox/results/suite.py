@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
 from bbox import data as data_module
-from bbox import targets
 from bbox.attacks import make_attack
 from bbox.attacks.options import takes
 from bbox.data.base import Examples
@@ -29,7 +28,7 @@ from bbox.results.plain_folder import PlainFolder
 from bbox.results.plan import Plan, prepare
 from bbox.results.records import Config
 from bbox.results.run import Progress, execute
-from bbox.results.session import describe_data, describe_machine
+from bbox.results.session import describe_data, describe_machine, load_target
 from bbox.results.store import RunFolder
 from bbox.targets.base import Target
 
@@ -130,7 +129,7 @@ def load_suite(config: Config) -> tuple[Target, Examples]:
         UsageError: the data has no labels, so that there is no accuracy; or as ``bbox.targets.load`` says.
         InputError: as ``bbox.targets.load`` and ``bbox.data.load`` say.
     """
-    target = targets.load(config.target, options=config.target_options, trust=config.trust, device=config.device)
+    target = load_target(config)
     labels = None if config.labels is None else Path(config.labels)
     data: Examples = data_module.load(config.data, size=config.image_size, labels=labels)
     if data.labels is None:

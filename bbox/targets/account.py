@@ -17,7 +17,8 @@ from bbox.errors import RequestLimitError
 __all__ = ["Bill", "Meter", "Purse", "Terms", "account", "on_account"]
 
 _PATIENCE = 60.0
-_LEASE = 64  # requests reserved at a time: a killed run counts at most so many that it never sent
+_LEASE = 64  # most requests reserved at a time: a killed run counts at most so many that it never sent
+_LEASES = 20  # and at most this part of its limit
 
 
 @dataclass
@@ -63,8 +64,9 @@ class Purse:
 class Meter:
     """A hard limit on the requests of a run, retries and probes among them; may be shared by threads.
 
-    Requests are reserved ``_LEASE`` at a time before they are sent. So a run that is killed never sends more than its
-    limit in all; what was reserved and not sent counts as sent, unless ``give_back`` was reached.
+    Requests are reserved some at a time before they are sent: a twentieth of the limit, and at most 64. So a run that
+    is killed never sends more than its limit in all; what was reserved and not sent counts as sent, unless
+    ``give_back`` was reached.
 
     Args:
         lease: takes the number of requests wanted (negative: handed back), and returns how many are granted
@@ -86,7 +88,7 @@ class Meter:
         """
         with self._lock:
             if self._left == 0:
-                self._left = self._lease(_LEASE)
+                self._left = self._lease(min(_LEASE, max(1, self.limit // _LEASES)))
             if self._left == 0:
                 raise RequestLimitError(
                     f"the limit of {self.limit:,} requests is reached; what was answered is kept: go on with --resume "

@@ -26,3 +26,9 @@ def test_every_name_of_the_zoo_with_what_it_needs():
 def test_json_has_the_same_names():
     rows = json.loads(run("data", "--json"))
     assert {row["name"] for row in rows} >= {"coop:FILE.json", *(f"zoo:{name}" for name in DATA)}
+
+
+def test_a_kind_of_target_stands_as_it_is_typed():
+    rows = {row["name"]: row for row in json.loads(run("targets", "--json"))}
+    assert rows["onnx:PATH"]["needs"] == "bbox-toolkit[onnx]"
+    assert rows["http://HOST:PORT/v2/models/NAME"]["summary"] == "a server of the Open Inference Protocol"

@@ -183,7 +183,9 @@ def test_the_limit_on_requests_is_one_of_all_attacks(made: Path, tmp_path: Path)
     config, resume = replace(SMALL, max_requests=15), False
     for _ in range(30):
         try:
-            found = make_baseline(ATTACKS, config, tmp_path / "runs", resume=resume, target=target, data=data)
+            changes = {"max_requests": config.max_requests}
+            runs = tmp_path / "runs"
+            found = make_baseline(ATTACKS, config, runs, resume=resume, changes=changes, target=target, data=data)
             break
         except RequestLimitError as error:
             assert target.sent <= (config.max_requests or 0) and "--max-requests" in str(error)

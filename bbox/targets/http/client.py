@@ -89,17 +89,18 @@ class Client:
         """
         policy = Policy(self.heard, terms.patience, self.settings.tries)
         attempt = _Attempt(message, bill, terms)
-        again = AsyncRetrying(
+        trying = AsyncRetrying(
             retry=retry_if_exception_type(AgainError), wait=policy.wait, stop=policy.stop, reraise=True
         )
         try:
-            return await again(self._once, link, attempt)
+            return await trying(self._once, link, attempt)
         except AgainError as error:
             asks = f"; it asks to wait {error.wait:g} s" if error.wait else ""
+            again = "start it again and go on with --resume" if message.rows else "is it running there?"
             times = f"{attempt.number} time{'s' if attempt.number > 1 else ''}"
             raise TargetError(
                 f"{self.settings.where} gave no answer: tried {times}, silent for {policy.silent:.1f} s, "
-                f"last: {error}{asks}; start it again and go on with --resume"
+                f"last: {error}{asks}; {again}"
             ) from error
 
     async def _once(self, link: httpx.AsyncClient, attempt: _Attempt) -> Reply:
@@ -113,9 +114,11 @@ class Client:
                 reply = await self._exchange(link, message)
             except _UNSENT as error:
                 attempt.take_back()
-                if "CERTIFICATE_VERIFY_FAILED" in str(error):
-                    text = self.clean(str(error))
+                text = self.clean(str(error))
+                if "CERTIFICATE_VERIFY_FAILED" in text:
                     raise TargetError(f"{self.settings.where}: {text}; if it is right, give ca=FILE") from error
+                if "WRONG_VERSION_NUMBER" in text:
+                    raise TargetError(f"{self.settings.where} speaks no TLS; is it an http:// address?") from error
                 raise self._again(_cause(error)) from error
             except (httpx.TransportError, TimeoutError) as error:
                 raise self._again(_cause(error)) from error
@@ -144,7 +147,7 @@ class Client:
         raise self._failure(answer, bytes(body))
 
     def _failure(self, answer: httpx.Response, body: bytes) -> Exception:
-        status = f"{answer.status_code} {answer.reason_phrase}".strip()
+        status = self.clean(f"{answer.status_code} {answer.reason_phrase}")
         if answer.is_redirect:
             to = self.clean(answer.headers.get("Location", ""))
             return TargetError(f"{self.settings.where} sends on to {to} ({status}); give that address, if it is right")

@@ -24,6 +24,7 @@ class Signature:
         layout: ``chw``, ``hwc`` or ``flat``.
         range: ``0-1`` or ``0-255``, the values of a pixel.
         pairs: whether a row of code is a pair.
+        motion: whether a row is a motion: the input has five dimensions.
     """
 
     input: str
@@ -32,6 +33,7 @@ class Signature:
     layout: str = "chw"
     range: str = "0-1"
     pairs: bool = False
+    motion: bool = False
 
     def ranged(self, given: str | None) -> Signature:
         """With the range given; else 0-255 for integers, 0-1 for floats."""
@@ -46,7 +48,7 @@ def read_signature(
     datatype: str | None,
     layout: str | None,
 ) -> tuple[Signature, tuple[int, ...] | None, int | None]:
-    """A signature, the shape of one image (channels, height, width) where it is known, and the number of scores.
+    """A signature, the shape of one image or motion where it is known, and the number of scores.
 
     Raises:
         UsageError: there are several inputs or outputs and none is chosen, or the chosen one is not there.
@@ -57,21 +59,22 @@ def read_signature(
         raise UsageError(f"{spec}: the server does not name the model's input; give input=NAME and output=NAME")
     datatype = datatype or str(given.get("datatype", "FP32"))
     sides = [side if type(side) is int and side > 0 else None for side in given.get("shape") or ()]
-    if len(sides) in (2, 4):
+    if len(sides) in (2, 4, 5):
         sides = sides[1:]  # the batch
     if layout is None:
         colours_last = len(sides) == 3 and sides[2] in (1, 3) and sides[0] not in (1, 3)
         layout = "flat" if len(sides) == 1 else ("hwc" if colours_last else "chw")
     shape = None
-    if len(sides) == 3 and layout != "flat" and datatype != "BYTES":
+    motion = len(sides) == 4 and layout == "chw"
+    if len(sides) == (4 if motion else 3) and layout != "flat" and datatype != "BYTES":
         known = tuple(side for side in sides if side is not None)
         ordered = known if layout == "chw" else (*known[2:], *known[:2])
-        shape = ordered if len(known) == 3 else None
+        shape = ordered if len(known) == len(sides) else None
     pairs = datatype == "BYTES" and bool(sides) and math.prod(side or 0 for side in sides) == 2
     outputs = list(found.get("shape") or ())
     scores = len(outputs) == 2 and str(found.get("datatype", "")).startswith("FP")
     width = outputs[1] if scores and type(outputs[1]) is int and outputs[1] > 1 else None
-    signature = Signature(str(given["name"]), found.get("name"), datatype, layout, pairs=pairs)
+    signature = Signature(str(given["name"]), found.get("name"), datatype, layout, pairs=pairs, motion=motion)
     return signature, shape, width
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from bbox.batch import Batch, images
 from bbox.code.program import Programs
 from bbox.errors import InputError, TargetError, UsageError
-from bbox.targets.account import Bill, Terms
+from bbox.targets.account import Bill, Terms, account
 from bbox.targets.base import Access
 from bbox.targets.http.base import HttpTarget, read_json
 from bbox.targets.http.client import Client, Message, Reply
@@ -31,7 +31,7 @@ _OPTIONS = (
 )  # fmt: skip
 _PATH = re.compile(r"(.*/v2/models/[^/]+(?:/versions/[^/]+)?)(?:/infer)?/?")
 _SCORES = re.compile(r"prob|score|logit", re.IGNORECASE)  # output names that mean scores
-_PATIENCE = 10.0  # seconds for the metadata of a server that is just starting
+_PATIENCE = 10.0  # seconds at most for the metadata of a server that is just starting
 
 
 class InferenceTarget(HttpTarget):
@@ -64,7 +64,7 @@ class InferenceTarget(HttpTarget):
         super().__init__(settings, name=str(settings.url), identity=identity)
         self.signature = signature
         self.binary = binary
-        self.takes = "code" if signature.datatype == "BYTES" else "images"
+        self.takes = "code" if signature.datatype == "BYTES" else "motion" if signature.motion else "images"
         self.told = access is not None
         self.access = access or "scores"
         self.class_names = classes
@@ -171,11 +171,13 @@ def load_https(reference: str, *, options: Mapping[str, object], trust: bool, de
 
 def _load(spec: str, options: Mapping[str, object]) -> InferenceTarget:
     scheme = spec.partition(":")[0]
-    url = read_url(f"target {scheme}:", spec)
+    url = read_url(f"target {scheme}://...", spec)
     found = _PATH.fullmatch(url.path)
     if found is None or url.query:
-        where = f"{scheme}://{url.host}{url.path}"
-        raise UsageError(f"{where}: expected {scheme}://HOST:PORT/v2/models/NAME; for another API use api:FILE.toml")
+        raise UsageError(
+            f"{url.copy_with(query=None)}: expected {scheme}://HOST:PORT/v2/models/NAME; "
+            "for another API use api:FILE.toml"
+        )
     url = url.copy_with(path=found.group(1))
     spec = str(url)
     settings, read = read_settings(spec, url, options, known=_OPTIONS)
@@ -193,10 +195,12 @@ def _load(spec: str, options: Mapping[str, object]) -> InferenceTarget:
     signature, shape, width = read_signature(spec, about, given.input, given.output, given.datatype, given.layout)
     signature = signature.ranged(given.range)
     named = options.get("classes")
-    classes = None if named is None else tuple(class_names(spec, named))
+    known = about.get("parameters")
+    told: Mapping[str, Any] = known if isinstance(known, dict) else {}  # what bbox serve says besides
+    classes = tuple(class_names(spec, named)) if named is not None else _names(told, given.num_classes or width)
     if given.num_classes is not None and classes is not None and len(classes) != given.num_classes:
         raise UsageError(f"{spec}: classes names {len(classes)}, and num_classes is {given.num_classes}")
-    return InferenceTarget(
+    target = InferenceTarget(
         settings,
         signature,
         binary=binary,
@@ -206,6 +210,17 @@ def _load(spec: str, options: Mapping[str, object]) -> InferenceTarget:
         input_shape=given.input_shape or shape,
         about=about,
     )
+    target.refuses = told.get("refuses") is True
+    target.deterministic = told.get("deterministic") is not False
+    return target
+
+
+def _names(told: Mapping[str, Any], count: int | None) -> tuple[str, ...] | None:
+    """The class names that a server gives, where they are as many as its scores."""
+    names = told.get("class_names")
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        return None
+    return tuple(names) if len(names) > 1 and count in (None, len(names)) else None
 
 
 @dataclass(frozen=True)
@@ -243,7 +258,7 @@ class _Given:
 
 def _metadata(client: Client, url: httpx.URL, *, optional: bool) -> dict[str, Any]:
     """What a server says at a URL; nothing where it refuses and that is ``optional``."""
-    terms = Terms(patience=_PATIENCE)
+    terms = Terms(patience=min(_PATIENCE, account()[1].patience))
     try:
         reply = client.run(lambda link: client.send(link, Message("GET", url), Bill(), terms), terms)
     except TargetError as error:

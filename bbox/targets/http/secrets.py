@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import html
 import os
 import re
 from collections.abc import Mapping
@@ -61,14 +61,25 @@ class Headers:
         return dict(self._values)
 
     def redact(self, text: str) -> str:
-        """The text without the secrets, also where a server sent them back (in JSON)."""
+        """The text without the secrets, also where a server sent them back in JSON, in a URL or in HTML."""
         for secret in sorted(self._secrets, key=len, reverse=True):
-            for form in (secret, json.dumps(secret)[1:-1]):
-                text = text.replace(form, _SHOWN)
+            text = re.sub(_in_any_form(secret), _SHOWN, text, flags=re.IGNORECASE)
         return text
 
     def __repr__(self) -> str:
         return f"Headers({self.templates})"
+
+
+def _in_any_form(secret: str) -> str:
+    """A pattern of the secret with any of its characters escaped; JSON within JSON escapes more than once."""
+    if not secret.strip("\\"):
+        return re.escape(secret)
+    forms = (
+        (rf"\\*{re.escape(letter)}", rf"\\+u{ord(letter):04x}", f"%{ord(letter):02x}", html.escape(letter))
+        for letter in secret
+        if letter != "\\"
+    )
+    return "".join(f"(?:{'|'.join(dict.fromkeys(form))})" for form in forms)
 
 
 def refuse_in_url(where: str, user: str, query: Mapping[str, str]) -> None:

@@ -1,5 +1,9 @@
 """Secrets come from the environment and leave in no text; mistakes in options cost one line."""
 
+import html
+import json
+from urllib.parse import quote
+
 import pytest
 import torch
 from recording_server import status
@@ -113,3 +117,15 @@ def test_ca(api, tmp_path):
     for path in (tmp_path / "ca.pem", tmp_path / "none.pem"):
         with pytest.raises(InputError, match="no file of PEM certificates"):
             api("https://127.0.0.1:9/x", ca=str(path))
+
+
+def test_a_secret_that_comes_back_escaped_is_not_shown(server, api):
+    target = api(server.url, HEADED)
+    target(ROWS)
+    twice = json.dumps(json.dumps({"error": SECRET}))
+    php = SECRET.replace("-", "\\-")
+    unicode = "".join(f"\\u{ord(letter):04x}" for letter in SECRET)
+    for text in (twice, php, unicode, quote(SECRET), html.escape(SECRET), SECRET.upper()):
+        server.always = status(403, f"no access with {text} here")
+        with pytest.raises(TargetError, match=r"no access with .*\[secret\].* here"):
+            target(ROWS)
