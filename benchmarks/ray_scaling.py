@@ -1,10 +1,9 @@
 """Rows a second with one and with two Ray workers, beside the local engine; and the bytes that pass through the driver.
 
-    python -m benchmarks.ray_scaling [--target zoo:efficientnet-lite0] [--data zoo:imagenet-samples]
+    python -m benchmarks.ray_scaling [--target zoo:efficientnet-lite0 --data zoo:imagenet-samples --limit 16 --budget 30]
 
 Every cell is two runs with budgets B and 2B: the rate is the difference of their queries over the difference of their
-times, so that starting Ray, loading models, clean answers and verification drop out; what they took is in
-"start s". One thread a worker. The bytes are those of pickled messages, as Ray sends them.
+times, so that starting Ray, loading models, clean answers and verification drop out. One thread a worker. The bytes are those of pickled messages, as Ray sends them.
 """
 
 from __future__ import annotations
@@ -45,7 +44,6 @@ def rate(config: dict[str, Any], budget: int, engine: str, workers: int) -> dict
         "engine": engine,
         "workers": workers if engine == "ray" else 1,
         "rows/s": rows / seconds,
-        "start s": short[0] - short[1] * seconds / rows,
         "rows": rows,
     }
 
@@ -82,11 +80,11 @@ def journal(config: dict[str, Any]) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--target", default="zoo:efficientnet-lite0")
-    parser.add_argument("--data", default="zoo:imagenet-samples")
-    parser.add_argument("--budget", type=int, default=100)
-    parser.add_argument("--limit", type=int, default=16)
-    parser.add_argument("--max-batch", type=int, default=32)
+    parser.add_argument("--target", default="zoo:digits")
+    parser.add_argument("--data", default="zoo:digits")
+    parser.add_argument("--budget", type=int, default=1000)
+    parser.add_argument("--limit", type=int, default=128)
+    parser.add_argument("--max-batch", type=int, default=128)
     parser.add_argument("--name", default="ray_scaling")
     options = parser.parse_args()
     torch.set_num_threads(1)

@@ -38,6 +38,8 @@ def matrix_bill(path: Path) -> str:
 
 
 def _line(sessions: Sequence[Mapping[str, Any]], price: float | None) -> str:
+    told = [session["price_per_1k"] for session in sessions if session.get("price_per_1k") is not None]
+    price = told[-1] if told else price  # --resume may have named another one
     counts = sums(total_ledger(sessions))
     parts = []
     if counts["billed"]:

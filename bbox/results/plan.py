@@ -87,9 +87,7 @@ def prepare(
         has = " and ".join(norms) + (" on motions" if isinstance(data, MotionSet) else "")
         raise UsageError(f"{config.attack} minimises {has}, not {config.norm}; give --norm {norms[0]}")
     config = _for_motions(config) if isinstance(data, MotionSet) else _without_tube(config, data)
-    if attack.access == "scores" and target.access == "labels":
-        hint = "; give --search labels (experimental)" if attack.takes == "code" else ""
-        raise UsageError(f"{config.attack} needs scores, and {target.name} answers labels only{hint}")
+    _check_access(config, attack, target)
     quantize: Any = config.quantize
     data = match_classes(data, target)
     purse = None if config.max_requests is None else Purse(config.max_requests, used_requests)
@@ -106,6 +104,7 @@ def prepare(
     data = data.select(limit=config.limit, indices=config.indices)
     shape = tuple(data.inputs.shape[1:])
     classes = check_fits(oracle, data)
+    _check_access(config, attack, target)  # some targets show with their first answer what they give
     if full.labels is not None and classes is not None and int(full.labels.max()) >= classes:
         raise InputError(
             f"{data.name} has label {int(full.labels.max())}, but {target.name} has {classes} classes, "
@@ -133,6 +132,12 @@ def prepare(
             raise UsageError(f"start points have shape {tuple(starts.shape)}, expected one or {len(data)} of {shape}")
         starts = starts.expand(len(data), *shape)
     return Plan(config, attack, oracle, data, goals, starts, pool, purse)
+
+
+def _check_access(config: Config, attack: Attack, target: Target) -> None:
+    if attack.access == "scores" and target.access == "labels":
+        hint = "; give --search labels (experimental)" if attack.takes == "code" else ""
+        raise UsageError(f"{config.attack} needs scores, and {target.name} answers labels only{hint}")
 
 
 def _cache(config: Config, target: Target) -> AnswerCache | None:

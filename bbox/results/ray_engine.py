@@ -123,13 +123,15 @@ class _Driver:
         self.pool = ray.put(plan.pool)
         config = replace(plan.config, max_batch=plan.oracle.max_batch)
         threads = max(1, torch.get_num_threads() // self.workers)
-        self.outfit = ray.put(Outfit(config, self.workers, plan.oracle.max_batch, threads))
+        self.share = 1 / (self.workers + 1)  # of a live target's rate limits: the driver verifies beside the workers
+        self.outfit = ray.put(Outfit(config, self.share, plan.oracle.max_batch, threads))
 
     def run(self) -> Iterator[Done]:
         """Until every shard is finished."""
         under_way: dict[Any, _Assignment] = {}
         idle = [self._new_worker() for _ in range(self.workers)]
         busy: dict[Any, Any] = {}
+        self.plan.oracle.terms.share = self.share
         try:
             self._check_same(idle)
             while True:
@@ -156,6 +158,7 @@ class _Driver:
                     idle.append(busy.pop(ready[0]))
                     self._end(assignment, message)
         finally:
+            self.plan.oracle.terms.share = 1.0
             for worker in (*idle, *busy.values()):
                 self.ray.kill(worker)
         if self.error is not None:

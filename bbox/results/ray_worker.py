@@ -35,12 +35,12 @@ class Outfit:
     """What a worker is made of.
 
     Attributes:
-        workers: how many there are; each has its share of the target's rate limits.
+        share: the part of a live target's rate limits that is this worker's.
         path: the driver's module search path, for targets that are loaded from a module.
     """
 
     config: Config
-    workers: int
+    share: float
     max_batch: int
     threads: int
     path: tuple[str, ...] = field(default_factory=lambda: (os.getcwd(), *sys.path))  # noqa: PTH109
@@ -91,7 +91,7 @@ class Worker:
             target,
             max_batch=outfit.max_batch,
             quantize=quantize,
-            terms=Terms(config.patience, share=1 / outfit.workers),
+            terms=Terms(config.patience, share=outfit.share),
             cache=None if config.cache is None else AnswerCache(Path(config.cache)),
         )
         self._attack = make_attack(config.attack, config.attack_options)

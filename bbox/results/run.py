@@ -84,6 +84,7 @@ def execute(
             max_batch=oracle.max_batch,
             threads=torch.get_num_threads(),
             ledger={purpose: asdict(ledger) for purpose, ledger in oracle.books.items()},
+            price_per_1k=plan.config.price_per_1k,
         )
         folder.write_session(record, session)
 
