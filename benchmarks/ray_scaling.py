@@ -1,9 +1,10 @@
 """Rows a second with one and with two Ray workers, beside the local engine; and the bytes that pass through the driver.
 
-    python -m benchmarks.ray_scaling [--target zoo:efficientnet-lite0 --data zoo:imagenet-samples --limit 16 --budget 30]
+    python -m benchmarks.ray_scaling [--target zoo:efficientnet-lite0 --data zoo:imagenet-samples --limit 16 ...]
 
 Every cell is two runs with budgets B and 2B: the rate is the difference of their queries over the difference of their
-times, so that starting Ray, loading models, clean answers and verification drop out. One thread a worker. The bytes are those of pickled messages, as Ray sends them.
+times, so that starting Ray, loading models, clean answers and verification drop out. One thread a worker. The bytes are
+those of pickled messages, as Ray sends them.
 """
 
 from __future__ import annotations
