@@ -18,7 +18,7 @@ from tests.results import weaker
 SUITE = """
 import pytest
 import bbox
-from models_here import model
+from plugin_models import model
 
 digits = bbox.data.load("zoo:digits").select(limit=24)
 
@@ -30,7 +30,7 @@ def test_robust(bbox_check):
 
 @pytest.fixture
 def suite(pytester: pytest.Pytester) -> pytest.Pytester:
-    shutil.copy(weaker.__file__, pytester.path / "models_here.py")
+    shutil.copy(weaker.__file__, pytester.path / "plugin_models.py")
     pytester.makeini("[pytest]\naddopts = --strict-markers -p no:cacheprovider\nfilterwarnings = error")
     return pytester
 

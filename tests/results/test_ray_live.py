@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,16 +15,6 @@ from bbox.results.session import describe_run, load_plan
 from bbox.results.store import RunFolder
 from bbox.serving import server
 from bbox.targets import load
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Any:
-    ray = pytest.importorskip("ray")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        ray.init(include_dashboard=False, log_to_driver=False, num_cpus=2)
-    yield ray
-    ray.shutdown()
 
 
 def _run(path: Path, config: Config) -> dict[str, Any]:

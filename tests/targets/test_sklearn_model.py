@@ -16,7 +16,7 @@ from sklearn.svm import LinearSVC
 from skops import io
 
 import bbox
-from bbox.errors import InputError, TargetError, UsageError
+from bbox.errors import InputError, UsageError
 from bbox.targets import load
 
 
@@ -168,7 +168,7 @@ def test_refuses(tmp_path, digits, table):
             load(str(path), options=options)
         assert "\n" not in str(caught.value)
     with pytest.raises(
-        TargetError, match=r"takes 784 numbers a row, and the images have 64 \(channels x height x width"
+        InputError, match=r"takes 784 numbers a row, and the images have 64 \(channels x height x width"
     ):
         bbox.Oracle(load(whole)).ask(torch.zeros(2, 1, 8, 8), "probe")
 
