@@ -260,12 +260,15 @@ def test_other_targets_other_shapes_and_probes_have_no_part_in_it(tmp_path: Path
         oracle.ask(rows, "clean")
         oracle.ask(rows, "probe")
         assert (oracle.books["probe"].queries, oracle.books["probe"].cached) == (5, 0)
+        for asked in (5, 5):  # by the target itself, though the rows are known; then that is known, too
+            oracle.ask(rows, "verify")
+            assert oracle.books["verify"].queries == asked
         other = Live()
         other.fingerprint = lambda: "another"  # type: ignore[method-assign]
         second = Oracle(other, max_batch=7, cache=cache)
         second.ask(rows, "clean")
         assert second.books["clean"].cached == 0
-        assert len(cache) == 10
+        assert len(cache) == 15
         assert cache.keys(rows[:1].view(1, 1, 4, 16), "f") != cache.keys(rows[:1], "f")
         again = Oracle(Live(), max_batch=7, cache=cache)
         answers = again.ask(torch.cat([rows, rows.flip(0), torch.rand(2, 1, 8, 8)]), "clean")
