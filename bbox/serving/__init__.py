@@ -22,11 +22,11 @@ __all__ = ["Faults", "app", "running", "server"]
 
 _EXTRA = "bbox-toolkit[serve]"
 _PARTS = Registry(
-    "server part",
+    "command",
     None,
     {
         "app": Entry("bbox.serving.service:Service", needs=_EXTRA),
-        "server": Entry("bbox.serving.hosting:Server", needs=_EXTRA),
+        "serve": Entry("bbox.serving.hosting:Server", needs=_EXTRA),
     },
 )
 
@@ -52,7 +52,7 @@ def server(target: Target, faults: Faults | None = None, **where: Any) -> Server
     Raises:
         UsageError: as ``app``; the host is not this machine, or the port is taken.
     """
-    made: Server = _PARTS.get("server")(target, faults or Faults(), **where)
+    made: Server = _PARTS.get("serve")(target, faults or Faults(), **where)
     return made
 
 
