@@ -168,9 +168,8 @@ class _Lane:
         """Take the answers to the rows of a part that were asked. What is complete is booked in the order of the rows,
         whichever forward was the first to come back: a trace must not depend on the network."""
         part.answers = self._with_old(part, asked)
-        while self.parts and self.parts[0].answers is not None:
+        while self.parts and (answers := self.parts[0].answers) is not None:
             done = self.parts.popleft()
-            answers = done.answers or asked
             self.book(done.index, done.rows, answers.labels, answers.scores)
 
     def _with_old(self, part: _Part, asked: Answers) -> Answers:

@@ -10,9 +10,12 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 from bbox.errors import UsageError
 from bbox.registry import check_options
 
-__all__ = ["build", "option_fields", "read_option", "split_spec_options", "told"]
+__all__ = ["HOW", "build", "option_fields", "read_option", "split_spec_options", "told"]
 
 _T = TypeVar("_T")
+# The fields of a run's config that say how it is computed, and what a live target may cost: never what is asked. The
+# machine's and the user's to decide, anew on --resume.
+HOW = ("max_batch", "device", "trust", "patience", "max_requests", "price_per_1k", "cache", "engine", "workers")
 _WORDS = {
     "true": True,
     "yes": True,

@@ -194,7 +194,7 @@ class Oracle:
         if self.cache is None or purpose == "probe":  # a probe measures the target
             return self._forward(rows, purpose)
         # A saved file is verified by the target itself, whatever the attack has asked before: by names of its own.
-        keys = self.cache.keys(rows, self._fingerprint, "verify" if purpose == "verify" else "")
+        keys = self.cache.keys(rows, self.fingerprint, "verify" if purpose == "verify" else "")
         known = self.cache.find(keys)
         new = [place for place, key in enumerate(keys) if key not in known]
         if new:
@@ -209,7 +209,8 @@ class Oracle:
         return Answers(labels, None if scores[0] is None else torch.stack([s for s in scores if s is not None]))
 
     @cached_property
-    def _fingerprint(self) -> str:
+    def fingerprint(self) -> str:
+        """The target's, computed once: of a large model it is a hash of all weights."""
         return self.target.fingerprint()
 
     def _forward(self, rows: Batch, purpose: Purpose) -> Answers:

@@ -153,7 +153,8 @@ class BboxCheck:
     def _baseline(
         self, attacks: Sequence[str], config: Any, file: Path, gates: dict[str, Any], target: Any, data: Any
     ) -> tuple[dict[str, Any], str]:
-        from bbox.results.baseline import LOCAL_FIELDS, Gates, write_baseline
+        from bbox.options import HOW
+        from bbox.results.baseline import Gates, write_baseline
         from bbox.results.baseline_runs import make_baseline
         from bbox.results.check import run_check
         from bbox.results.check_text import fallen_lines, label, title
@@ -163,7 +164,7 @@ class BboxCheck:
             made = make_baseline(attacks, config, path, gates=Gates(**gates), target=target, data=data)
             write_baseline(file, made)
             return {"holds": True}, f"{file} is written anew"
-        own = {name: getattr(config, name) for name in LOCAL_FIELDS}
+        own = {name: getattr(config, name) for name in HOW}
         results = run_check(file, path, target=target, data=data, gates=gates, changes=own)
         lines = [title(results)]
         for figure in results["figures"]:

@@ -11,10 +11,11 @@ from typing import Any
 
 import click
 
-from bbox.cli.attack_options import HOW, RESUME_MAY_CHANGE, add_fields, chosen_options, given, refuse_changes, resumed
+from bbox.cli.attack_options import RESUME_MAY_CHANGE, add_fields, chosen_options, given, refuse_changes, resumed
 from bbox.cli.console import Display, say
 from bbox.cli.options import RunCommand, config_from, run_options
 from bbox.errors import UsageError
+from bbox.options import HOW
 
 __all__ = ["attack"]
 

@@ -9,12 +9,11 @@ from typing import Any
 import click
 
 from bbox.errors import UsageError
+from bbox.options import HOW
 
-__all__ = ["HOW", "RESUME_MAY_CHANGE", "add_fields", "chosen_options", "given", "refuse_changes", "resumed"]
+__all__ = ["RESUME_MAY_CHANGE", "add_fields", "chosen_options", "given", "refuse_changes", "resumed"]
 
-# How a run is computed, and what a live target may cost: never what is asked.
-HOW = ("max_batch", "device", "trust", "patience", "max_requests", "price_per_1k", "cache", "engine", "workers")
-# What may differ between a run and its resume: that, and how it is shown.
+# What may differ between a run and its resume: how it is computed, and how it is shown.
 RESUME_MAY_CHANGE = frozenset({*HOW, "resume", "json", "quiet", "threads", "report", "time_limit"})
 
 

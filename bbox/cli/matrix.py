@@ -13,10 +13,11 @@ from typing import Any
 
 import click
 
-from bbox.cli.attack_options import HOW, RESUME_MAY_CHANGE, given, refuse_changes
+from bbox.cli.attack_options import RESUME_MAY_CHANGE, given, refuse_changes
 from bbox.cli.console import Display, console, say
 from bbox.cli.options import RunCommand, config_from, run_options
 from bbox.errors import UsageError
+from bbox.options import HOW
 
 __all__ = ["matrix_command"]
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from bbox.cli.attack_options import HOW
 from bbox.errors import UsageError
+from bbox.options import HOW
 
 if TYPE_CHECKING:
     from bbox.results.records import Config

@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any, Self
 
 from bbox.errors import UsageError
+from bbox.options import HOW
 from bbox.results.matrix import write_text
 from bbox.results.suite import Part
 
 __all__ = [
     "BASELINE_VERSION",
-    "LOCAL_FIELDS",
     "Baseline",
     "Entry",
     "Gates",
@@ -30,12 +30,6 @@ __all__ = [
 ]
 
 BASELINE_VERSION = 1
-# Fields of a config that say how it is computed, not what is asked: the machine's and the user's to decide.
-LOCAL_FIELDS = (
-    *("device", "max_batch", "trust"),
-    *("patience", "max_requests", "price_per_1k", "cache", "engine", "workers"),
-)
-
 _FACTS = ("created", "command", "provenance", "versions", "hardware", "target", "data", "queries")
 
 
@@ -119,7 +113,7 @@ class Baseline:
         attacks = []
         for entry in self.entries:
             part = entry.part.to_json()
-            part["config"] = {key: value for key, value in part["config"].items() if key not in LOCAL_FIELDS}
+            part["config"] = {key: value for key, value in part["config"].items() if key not in HOW}
             attacks.append({**part, "examples": [outcome.to_json() for outcome in entry.outcomes]})
         gates = {f.name: getattr(self.gates, f.name) for f in fields(self.gates)}
         return {"kind": "baseline", "baseline_version": BASELINE_VERSION, **self.facts, **gates, "attacks": attacks}
@@ -141,7 +135,7 @@ class Baseline:
 
 
 def _entry(data: Mapping[str, Any]) -> Entry:
-    kept = {key: value for key, value in data["config"].items() if key not in LOCAL_FIELDS}
+    kept = {key: value for key, value in data["config"].items() if key not in HOW}
     part = Part.from_json({**data, "config": kept})
     outcomes = tuple(Outcome.from_json(example) for example in data["examples"])
     if not outcomes or not part.config.checkpoints or not part.config.epsilons:

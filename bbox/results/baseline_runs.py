@@ -61,7 +61,7 @@ def make_baseline(
     Args:
         attacks: names with options, such as ``"square:p-init=0.3"``; config: everything else.
         path: the folder of the runs; with ``resume``, one to go on with, whose own attacks and config count.
-        changes: with ``resume``: fields of ``LOCAL_FIELDS`` that replace the folder's.
+        changes: with ``resume``: fields of ``bbox.options.HOW`` that replace the folder's.
         target, data: instead of those that the config names.
 
     Queries: at most the budget for each example and attack, and clean, verification and probe on their own ledgers.
@@ -73,7 +73,7 @@ def make_baseline(
         old = BaselineFolder.open(path)
         parts = tuple(replace(p, config=replace(p.config, **(changes or {}))) for p in old.parts())
         config = parts[0].config
-    found = (target, data) if target is not None and data is not None else load_suite(config)
+    found = load_suite(config, target, data)
     if resume:
         old.same(found[0], selected(config, found[1]))
     else:

@@ -17,7 +17,6 @@ from bbox.data.base import Examples
 from bbox.errors import UsageError
 from bbox.results.baseline import Baseline, Gates, read_baseline, write_baseline
 from bbox.results.baseline_runs import baseline_of_suite
-from bbox.results.records import Config
 from bbox.results.suite import SuiteFolder, Watch, describe_suite, execute_suite, load_suite, selected
 from bbox.results.verdicts import Figure, compare
 from bbox.targets.base import Target
@@ -85,7 +84,7 @@ def run_check(
         parts = tuple(entry.part for entry in before.entries)
         allowed = replace(before.gates, **{k: v for k, v in (gates or {}).items() if v is not None})
     parts = tuple(replace(part, config=replace(part.config, **changes)) for part in parts)
-    found = _load(parts[0].config, target, data)
+    found = load_suite(parts[0].config, target, data)
     chosen = selected(parts[0].config, found[1])
     _same_data(before, chosen, found[1], baseline)
     if folder is not None:
@@ -121,10 +120,6 @@ def _same_data(before: Baseline, chosen: Examples, whole: Examples, baseline: Pa
                 f"{whole.name} {what} that {baseline} was made on (fingerprint {now}, expected {expected}); give that "
                 "data, or make a new baseline"
             )
-
-
-def _load(config: Config, target: Target | None, data: Examples | None) -> tuple[Target, Examples]:
-    return (target, data) if target is not None and data is not None else load_suite(config)
 
 
 def _results(before: Baseline, now: Baseline, figures: Sequence[Figure], gates: Gates, baseline: str) -> dict[str, Any]:

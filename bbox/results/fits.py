@@ -99,7 +99,7 @@ def _check_repeats(oracle: Oracle, data: Examples, first: Answers, purpose: Purp
         hidden = "; the query cache hides that, and is wrong for it: leave --cache out" if cache is not None else ""
         warnings.warn(f"{name} answered the same row in two ways: it is not deterministic{hidden}", stacklevel=3)
     elif cache is not None:
-        known = cache.find(cache.keys(rows, oracle.target.fingerprint())).values()
+        known = cache.find(cache.keys(rows, oracle.fingerprint)).values()
         kept = [Answers(torch.tensor([label]), None if s is None else s[None]) for label, s in known]
         if kept and _differ(first, kept[0]):
             warnings.warn(

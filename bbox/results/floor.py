@@ -55,8 +55,7 @@ def check_floor(
         raise UsageError(f"alpha is {alpha:g}, expected above 0 and below 0.5")
     if len(config.epsilons) != 1:
         raise UsageError(f"{len(config.epsilons)} epsilons are given, a floor of robust accuracy needs one")
-    if target is None or data is None:
-        target, data = load_suite(config)
+    target, data = load_suite(config, target, data)
     epsilon, n = config.epsilons[0], len(selected(config, data))
     if (1 - floor) ** n > alpha:
         least = math.ceil(math.log(alpha) / math.log(1 - floor))

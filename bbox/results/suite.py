@@ -8,7 +8,6 @@ Killed at any moment, it can go on: a finished run is not asked again, an unfini
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, replace
@@ -20,6 +19,7 @@ from bbox.attacks import make_attack
 from bbox.attacks.options import takes
 from bbox.data.base import Examples
 from bbox.errors import InputError, UsageError
+from bbox.results.costs import total_ledger
 from bbox.results.matrix import cell_folder
 from bbox.results.matrix_figures import finished
 from bbox.results.matrix_plan import columns_of, read_attack, slug
@@ -122,19 +122,21 @@ def plan_parts(attacks: Sequence[str], config: Config, data: Examples) -> tuple[
     return tuple(parts)
 
 
-def load_suite(config: Config) -> tuple[Target, Examples]:
-    """The target and the examples that a config names. Asks nothing.
+def load_suite(config: Config, target: Target | None = None, data: Examples | None = None) -> tuple[Target, Examples]:
+    """The target and the examples that are given, or those that a config names. Asks nothing.
 
     Raises:
         UsageError: the data has no labels, so that there is no accuracy; or as ``bbox.targets.load`` says.
         InputError: as ``bbox.targets.load`` and ``bbox.data.load`` say.
     """
+    if target is not None and data is not None:
+        return target, data
     target = load_target(config)
     labels = None if config.labels is None else Path(config.labels)
-    data: Examples = data_module.load(config.data, size=config.image_size, labels=labels)
-    if data.labels is None:
+    found: Examples = data_module.load(config.data, size=config.image_size, labels=labels)
+    if found.labels is None:
         raise UsageError(f"{config.data} has no labels, and accuracy needs them; give --labels")
-    return target, data
+    return target, found
 
 
 def selected(config: Config, data: Examples) -> Examples:
@@ -227,9 +229,8 @@ def describe_suite(kind: str, parts: Sequence[Part], target: Target, data: Examp
 
 def spent(path: Path, parts: Sequence[Part]) -> dict[str, int]:
     """Queries of all sessions of all parts, by purpose."""
-    total: Counter[str] = Counter()
+    sessions: list[dict[str, Any]] = []
     for part in parts:
         with RunFolder.open(path / part.folder) as folder:
-            for session in folder.sessions():
-                total.update({purpose: ledger["queries"] for purpose, ledger in session.get("ledger", {}).items()})
-    return dict(sorted(total.items()))
+            sessions += folder.sessions()
+    return {purpose: ledger["queries"] for purpose, ledger in sorted(total_ledger(sessions).items())}

@@ -15,10 +15,10 @@ from torch import Tensor
 from bbox.batch import Batch
 from bbox.code.languages import LANGUAGES
 from bbox.code.program import Program, Programs
+from bbox.targets.http.tensors import LENGTH, bytes_to_texts
 
-__all__ = ["LENGTH_HEADER", "Infer", "RefusedError", "Signature", "read_infer", "write_answer"]
+__all__ = ["Infer", "RefusedError", "Signature", "read_infer", "write_answer"]
 
-LENGTH_HEADER = "Inference-Header-Content-Length"
 _FLOATS: dict[str, Any] = {"FP16": "<f2", "FP32": "<f4", "FP64": "<f8"}
 
 
@@ -124,7 +124,7 @@ def write_answer(answer: Tensor, model: Signature, *, name: str, infer: Infer) -
     raw = plain.tobytes()
     output["parameters"] = {"binary_data_size": len(raw)}
     head = json.dumps(response).encode()
-    return head + raw, {"content-type": "application/octet-stream", LENGTH_HEADER: str(len(head))}
+    return head + raw, {"content-type": "application/octet-stream", LENGTH: str(len(head))}
 
 
 def _json() -> dict[str, str]:
@@ -135,7 +135,7 @@ def _split(body: bytes, header_length: str | None) -> tuple[bytes, bytes]:
     if header_length is None:
         return body, b""
     if not header_length.isdigit() or int(header_length) > len(body):
-        raise RefusedError(f"{LENGTH_HEADER} is {header_length!r}, and the body has {len(body)} bytes")
+        raise RefusedError(f"{LENGTH} is {header_length!r}, and the body has {len(body)} bytes")
     return body[: int(header_length)], body[int(header_length) :]
 
 
@@ -191,20 +191,12 @@ def _flat(data: Any) -> list[Any]:
 
 
 def _texts(raw: bytes) -> list[str]:
-    """Elements of BYTES: each its length as 4 bytes, little-endian, and then the bytes."""
-    texts = []
-    place = 0
-    while place < len(raw):
-        size = int.from_bytes(raw[place : place + 4], "little")
-        part = raw[place + 4 : place + 4 + size]
-        if len(part) != size:
-            raise RefusedError("the input's bytes end within a text")
-        try:
-            texts.append(part.decode())
-        except UnicodeDecodeError as error:
-            raise RefusedError("the input's bytes are not UTF-8 text") from error
-        place += 4 + size
-    return texts
+    try:
+        return bytes_to_texts(raw)
+    except UnicodeDecodeError as error:
+        raise RefusedError("the input's bytes are not UTF-8 text") from error
+    except ValueError as error:
+        raise RefusedError("the input's bytes end within a text") from error
 
 
 def _wants_binary(request: Mapping[str, Any], parameters: Mapping[str, Any], model: Signature) -> bool:

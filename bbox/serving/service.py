@@ -24,9 +24,10 @@ from bbox.errors import BboxError, UsageError
 from bbox.oracle import Answers, Oracle
 from bbox.serving.books import Books
 from bbox.serving.faults import Draw, Faults
-from bbox.serving.protocol import LENGTH_HEADER, Infer, RefusedError, Signature, read_infer, write_answer
+from bbox.serving.protocol import Infer, RefusedError, Signature, read_infer, write_answer
 from bbox.serving.replies import dropped, error, failed, live, ready, said
 from bbox.targets.base import Target
+from bbox.targets.http.tensors import LENGTH
 
 __all__ = ["Service"]
 
@@ -155,7 +156,7 @@ class Service:
         self.books.most_at_once = max(self.books.most_at_once, self._in_hand)
         try:
             body = await request.body()
-            infer = await asyncio.to_thread(read_infer, body, request.headers.get(LENGTH_HEADER), self.signature)
+            infer = await asyncio.to_thread(read_infer, body, request.headers.get(LENGTH), self.signature)
             self.books.rows += len(infer.rows)
             if draw.delay > 0:
                 await asyncio.sleep(draw.delay)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["LENGTH", "NUMPY", "ProtocolError", "array_of", "pack", "split_reply", "texts_to_bytes"]
+__all__ = ["LENGTH", "NUMPY", "ProtocolError", "array_of", "bytes_to_texts", "pack", "split_reply", "texts_to_bytes"]
 
 LENGTH = "Inference-Header-Content-Length"
 NUMPY = {
@@ -81,7 +81,7 @@ def array_of(output: Mapping[str, Any], raw: bytes | None) -> NDArray[Any]:
         raise ProtocolError(f"answers the datatype {str(datatype)[:20]!r}, which is not known")
     try:
         if datatype == "BYTES":
-            items = _texts(raw) if raw is not None else np.asarray(output.get("data"), dtype=object).reshape(-1)
+            items = bytes_to_texts(raw) if raw is not None else np.asarray(output.get("data"), dtype=object).reshape(-1)
             array = np.array([str(item) for item in items], dtype=object)
         elif raw is not None:
             array = np.frombuffer(raw, NUMPY[datatype])
@@ -99,7 +99,12 @@ def texts_to_bytes(texts: Sequence[str]) -> bytes:
     return b"".join(part for each in coded for part in (len(each).to_bytes(4, "little"), each))
 
 
-def _texts(raw: bytes) -> list[str]:
+def bytes_to_texts(raw: bytes) -> list[str]:
+    """The texts of ``texts_to_bytes``.
+
+    Raises:
+        ValueError: the bytes end within a text, or are not UTF-8 (``UnicodeDecodeError``).
+    """
     texts, place = [], 0
     while place < len(raw):
         size = int.from_bytes(raw[place : place + 4], "little")
