@@ -172,7 +172,7 @@ class _Driver:
 
     def _check_same(self, workers: list[Any]) -> None:
         """Refuse workers that load another target than the driver."""
-        mine = self.plan.oracle.target.fingerprint()
+        mine = self.plan.oracle.fingerprint
         try:
             theirs = self.ray.get([worker.fingerprint.remote() for worker in workers])
         except self.ray.exceptions.RayActorError as error:

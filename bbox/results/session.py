@@ -135,7 +135,7 @@ def check_same(plan: Plan, folder: RunFolder) -> None:
         InputError: a fingerprint differs.
     """
     run = folder.run()
-    if run["target"]["fingerprint"] != plan.oracle.target.fingerprint():
+    if run["target"]["fingerprint"] != plan.oracle.fingerprint:
         raise InputError(f"{plan.config.target} has changed since {folder.path} began; start a new run")
     if run["data"]["fingerprint"] != plan.data.fingerprint():
         raise InputError(f"{plan.config.data} has changed since {folder.path} began; start a new run")
@@ -145,7 +145,7 @@ def _target(plan: Plan) -> dict[str, Any]:
     target = plan.oracle.target
     return {
         "name": target.name,
-        "fingerprint": target.fingerprint(),
+        "fingerprint": plan.oracle.fingerprint,
         "access": target.access,
         "input_shape": None if target.input_shape is None else list(target.input_shape),
         "num_classes": target.num_classes,
