@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import click
 
 from bbox.cli.attack_options import RESUME_MAY_CHANGE, add_fields, chosen_options, given, refuse_changes, resumed
-from bbox.cli.console import Display, say
+from bbox.cli.console import Display, new_folder, say
 from bbox.cli.options import RunCommand, config_from, run_options
 from bbox.errors import UsageError
 from bbox.options import HOW
@@ -151,7 +150,7 @@ def _start(config: Any, values: dict[str, Any]) -> None:
     from bbox.results.store import RunFolder
 
     plan = load_plan(config)
-    out = values["out"] or Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}-{config.attack.replace(':', '-')}"
+    out = values["out"] or new_folder(config.attack.replace(":", "-"))
     with RunFolder.create(out, describe_run(plan, shlex.join(["bbox", *sys.argv[1:]]))) as folder:
         _execute(plan, folder, values)
 

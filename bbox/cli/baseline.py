@@ -11,9 +11,9 @@ from typing import Any
 import click
 
 from bbox.cli.attack_options import RESUME_MAY_CHANGE, given, refuse_changes
-from bbox.cli.console import console, say
+from bbox.cli.console import console, new_folder, say
 from bbox.cli.options import RunCommand, config_from, run_options
-from bbox.cli.suite import new_folder, watcher
+from bbox.cli.suite import watcher
 from bbox.errors import UsageError
 from bbox.options import HOW
 

@@ -12,7 +12,7 @@ import click
 from rich.table import Table
 
 from bbox.cli.attack_options import refuse_changes
-from bbox.cli.console import Line, console, say, tell
+from bbox.cli.console import Line, console, new_folder, say, tell
 from bbox.cli.options import pairs, read_indices
 from bbox.errors import UsageError
 
@@ -93,7 +93,7 @@ def _start(values: dict[str, Any]) -> None:
 
     check_request(config.sigma, config.n0, config.n, config.alpha, config.method, config.radii or "auto", config.budget)
     plan = plan_certify(config)
-    out = values["out"] or Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}-certify"
+    out = values["out"] or new_folder("certify")
     _execute(plan, CertifyFolder.create(out, plan.describe(shlex.join(["bbox", *sys.argv[1:]]))), values)
 
 

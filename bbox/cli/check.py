@@ -11,9 +11,9 @@ from typing import Any
 import click
 
 from bbox.cli.attack_options import RESUME_MAY_CHANGE, given, refuse_changes
-from bbox.cli.console import console, say, tell
+from bbox.cli.console import console, new_folder, say, tell
 from bbox.cli.options import RunCommand, pairs, run_options
-from bbox.cli.suite import new_folder, watcher
+from bbox.cli.suite import watcher
 from bbox.errors import GateError, UsageError
 from bbox.options import HOW
 

@@ -20,7 +20,7 @@ from rich.table import Table
 if TYPE_CHECKING:
     from bbox.results.run import Progress as RunProgress
 
-__all__ = ["Display", "Line", "code_lines", "console", "figures_table", "say", "tell"]
+__all__ = ["Display", "Line", "code_lines", "console", "figures_table", "new_folder", "say", "tell"]
 
 _PLAIN_SECONDS = 5.0  # between two plain progress lines
 
@@ -35,6 +35,11 @@ def console(*, stdout: bool = False) -> Console:
 def say(text: str) -> None:
     """One plain line on stderr."""
     click.echo(text, err=True)
+
+
+def new_folder(what: str) -> Path:
+    """Where a run is written that is given no ``--out``."""
+    return Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}-{what}"
 
 
 def tell(

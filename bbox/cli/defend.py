@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import shlex
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import click
 from rich.table import Table
 
 from bbox.cli.attack_options import chosen_options, refuse_changes, resumed
-from bbox.cli.console import Line, console, say, tell
+from bbox.cli.console import Line, console, new_folder, say, tell
 from bbox.cli.options import pairs
 from bbox.errors import UsageError
 
@@ -214,7 +213,7 @@ def _start(name: str, options: dict[str, Any], values: dict[str, Any]) -> None:
     more = plan.defense.comparison_queries(config.budget, len(plan.data), len(plan.test))
     if more and not values["quiet"]:
         say(f"queries: at most {config.budget:,} to fit, and at most {more:,} to compare it with simpler means")
-    out = values["out"] or Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}-{name}"
+    out = values["out"] or new_folder(name)
     _execute(plan, DefendFolder.create(out, plan.describe(shlex.join(["bbox", *sys.argv[1:]]))), values)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import click
 from rich.table import Table
 
 from bbox.cli.attack_options import refuse_changes
-from bbox.cli.console import Line, console, say, tell
+from bbox.cli.console import Line, console, new_folder, say, tell
 from bbox.cli.options import pairs
 from bbox.errors import UsageError
 
@@ -87,7 +86,7 @@ def _start(values: dict[str, Any]) -> None:
         **{name: values[name] for name in _KEPT},
     )
     plan = plan_finetune(config)
-    out = values["out"] or Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}-adversarial-finetune"
+    out = values["out"] or new_folder("adversarial-finetune")
     if not values["quiet"]:
         programs = len(plan.training.data) + 2 * len(plan.test.data)
         say(f"queries: at most {config.budget:,} for each of {programs:,} programs, the held-out ones twice")

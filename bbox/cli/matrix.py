@@ -5,7 +5,6 @@ from __future__ import annotations
 import json as json_module
 import shlex
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any
 import click
 
 from bbox.cli.attack_options import RESUME_MAY_CHANGE, given, refuse_changes
-from bbox.cli.console import Display, console, say
+from bbox.cli.console import Display, console, new_folder, say
 from bbox.cli.options import RunCommand, config_from, run_options
 from bbox.errors import UsageError
 from bbox.options import HOW
@@ -84,7 +83,7 @@ def _save(values: dict[str, Any]) -> None:
         values["target"] or "zoo:digits", options=options, trust=values["trust"], device=values["device"]
     )
     wrap_all(target, [defense for _, defense in layers])  # a stack that cannot stand around this target
-    out = values["out"] or _default_out("defense")
+    out = values["out"] or new_folder("defense")
     refuse_taken(out, resumes=False)
     save(out, layers, target, options=options, trust=values["trust"])
     if values["json"]:
@@ -101,7 +100,7 @@ def _start(values: dict[str, Any]) -> None:
     defenses, attacks = split_list(values["defenses"]), split_list(values["evaluate"])
     config = config_from("cgba", {}, {**values, **_LEFT_OUT})
     matrix = plan_matrix(Request(defenses, attacks, config))
-    _execute(matrix, values["out"] or _default_out("matrix"), values, resume=False)
+    _execute(matrix, values["out"] or new_folder("matrix"), values, resume=False)
 
 
 def _resume(ctx: click.Context, values: dict[str, Any]) -> None:
@@ -109,10 +108,6 @@ def _resume(ctx: click.Context, values: dict[str, Any]) -> None:
 
     refuse_changes(ctx, _RESUME_MAY_CHANGE, defenses="the list of defenses")
     _execute(resume_matrix(values["resume"], **given(ctx, HOW)), values["resume"], values, resume=True)
-
-
-def _default_out(what: str) -> Path:
-    return Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}-{what}"
 
 
 def _execute(matrix: Any, path: Path, values: dict[str, Any], *, resume: bool) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import click
 from rich.table import Table
 
 from bbox.cli.attack_options import refuse_changes
-from bbox.cli.console import Line, console, say, tell
+from bbox.cli.console import Line, console, new_folder, say, tell
 from bbox.cli.options import pairs
 from bbox.errors import UsageError
 
@@ -86,7 +85,7 @@ def _start(values: dict[str, Any]) -> None:
         **{name: values[name] for name in keep},
     )
     plan = plan_smoothing(config)
-    out = values["out"] or Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}-rename-smoothing"
+    out = values["out"] or new_folder("rename-smoothing")
     _execute(plan, SmoothingFolder.create(out, plan.describe(shlex.join(["bbox", *sys.argv[1:]]))), values)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import click
 from rich.table import Table
 
 from bbox.cli.attack_options import RESUME_MAY_CHANGE, add_fields, chosen_options, refuse_changes
-from bbox.cli.console import Line, console, say
+from bbox.cli.console import Line, console, new_folder, say
 from bbox.cli.options import read_indices
 from bbox.errors import UsageError
 
@@ -107,7 +106,7 @@ def _start(name: str, chosen: dict[str, Any], values: dict[str, Any]) -> None:
         device=values["device"],
     )
     plan = plan_craft(config)
-    out = values["out"] or Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}-{name}"
+    out = values["out"] or new_folder(name)
     folder = CraftFolder.create(out, plan.describe(shlex.join(["bbox", *sys.argv[1:]])))
     _execute(plan, folder, values)
 

@@ -1,20 +1,14 @@
-"""What commands that run several attacks share: where they write, and what they show meanwhile."""
+"""What commands that run several attacks share: what they show meanwhile."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from bbox.cli.console import Display, say
 
-__all__ = ["new_folder", "watcher"]
-
-
-def new_folder(what: str) -> Path:
-    return Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}-{what}"
+__all__ = ["watcher"]
 
 
 def watcher(*, quiet: bool) -> Any:
