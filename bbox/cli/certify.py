@@ -13,7 +13,7 @@ from rich.table import Table
 
 from bbox.cli.attack_options import refuse_changes
 from bbox.cli.console import Line, console, new_folder, say, tell
-from bbox.cli.options import pairs, read_indices
+from bbox.cli.options import check_threads, pairs, read_indices
 from bbox.errors import UsageError
 
 if TYPE_CHECKING:
@@ -64,8 +64,7 @@ def certify(ctx: click.Context, /, **values: Any) -> None:
     bbox certify --sigma 0.5 --denoiser torch:my.module:make   denoised smoothing of the same black box
     bbox certify --resume runs/...                             go on with an interrupted run
     """
-    if values["threads"] is not None and values["threads"] < 1:
-        raise UsageError(f"threads is {values['threads']}, expected at least 1")
+    check_threads(values)
     if values["resume"] is not None:
         _resume(ctx, values)
     else:

@@ -12,7 +12,7 @@ import click
 
 from bbox.cli.attack_options import RESUME_MAY_CHANGE, given, refuse_changes
 from bbox.cli.console import console, new_folder, say, tell
-from bbox.cli.options import RunCommand, pairs, run_options
+from bbox.cli.options import RunCommand, check_threads, pairs, run_options
 from bbox.cli.suite import watcher
 from bbox.errors import GateError, UsageError
 from bbox.options import HOW
@@ -59,8 +59,7 @@ def check(ctx: click.Context, /, **values: Any) -> None:
     """
     from bbox.results.check import run_check
 
-    if values["threads"] is not None and values["threads"] < 1:
-        raise UsageError(f"threads is {values['threads']}, expected at least 1")
+    check_threads(values)
     if values["resume"] is not None:
         refuse_changes(ctx, _RESUME_MAY_CHANGE)
     for name in ("junit", "markdown"):

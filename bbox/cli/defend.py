@@ -13,7 +13,7 @@ from rich.table import Table
 
 from bbox.cli.attack_options import chosen_options, refuse_changes, resumed
 from bbox.cli.console import Line, console, new_folder, say, tell
-from bbox.cli.options import pairs
+from bbox.cli.options import check_threads, pairs
 from bbox.errors import UsageError
 
 __all__ = ["defend", "print_fit"]
@@ -162,8 +162,7 @@ def _command(name: str) -> click.Command:
 
     def run(**values: Any) -> None:
         chosen = chosen_options(values, known)
-        if values["threads"] is not None and values["threads"] < 1:
-            raise UsageError(f"threads is {values['threads']}, expected at least 1")
+        check_threads(values)
         if values["resume"] is not None:
             refuse_changes(click.get_current_context(), _RESUME_MAY_CHANGE)
             _resume(values["resume"], values, name)

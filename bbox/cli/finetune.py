@@ -12,7 +12,7 @@ from rich.table import Table
 
 from bbox.cli.attack_options import refuse_changes
 from bbox.cli.console import Line, console, new_folder, say, tell
-from bbox.cli.options import pairs
+from bbox.cli.options import check_threads, pairs
 from bbox.errors import UsageError
 
 __all__ = ["command", "print_finetune", "resume"]
@@ -59,8 +59,7 @@ def command(ctx: click.Context, /, **values: Any) -> None:
     bbox defend adversarial-finetune --target hf-code:DIR --data train.jsonl --test-data test.jsonl --budget 200
     bbox defend --resume runs/...                      go on with an interrupted one
     """
-    if values["threads"] is not None and values["threads"] < 1:
-        raise UsageError(f"threads is {values['threads']}, expected at least 1")
+    check_threads(values)
     if values["resume"] is None:
         _start(values)
         return

@@ -14,7 +14,7 @@ import click
 
 from bbox.cli.attack_options import RESUME_MAY_CHANGE, given, refuse_changes
 from bbox.cli.console import Display, console, new_folder, say
-from bbox.cli.options import RunCommand, config_from, run_options
+from bbox.cli.options import RunCommand, check_threads, config_from, run_options
 from bbox.errors import UsageError
 from bbox.options import HOW
 
@@ -51,8 +51,7 @@ def matrix_command(ctx: click.Context, /, **values: Any) -> None:
     bbox defend noise,jpeg+noise,blacklight --evaluate cgba,square,foolbox:HopSkipJumpAttack --budget 500
     bbox defend jpeg+noise --out runs/mine
     """
-    if values["threads"] is not None and values["threads"] < 1:
-        raise UsageError(f"threads is {values['threads']}, expected at least 1")
+    check_threads(values)
     if values["resume"] is not None:
         _resume(ctx, values)
     elif not values["defenses"]:

@@ -14,7 +14,7 @@ from bbox.options import HOW
 if TYPE_CHECKING:
     from bbox.results.records import Config
 
-__all__ = ["RunCommand", "config_from", "pairs", "read_indices", "run_options"]
+__all__ = ["RunCommand", "check_threads", "config_from", "pairs", "read_indices", "run_options"]
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 _DEFAULT_LIMIT = 64  # examples attacked where nothing is said of data
@@ -136,8 +136,7 @@ def config_from(attack: str, attack_options: dict[str, Any], values: dict[str, A
     from bbox.results.records import Config
 
     target, data = _DEMOS["motion" if _is_motion(values["data"]) else takes(attack)]
-    if values["threads"] is not None and values["threads"] < 1:
-        raise UsageError(f"threads is {values['threads']}, expected at least 1")
+    check_threads(values)
     plain = values["data"] is None and values["limit"] is None and values["indices"] is None
     keep = (
         "image_size",
@@ -173,6 +172,16 @@ def _is_motion(data: str | None) -> bool:
 
     spec = (data or "").partition(",")[0]
     return spec == "zoo:motion" or spec.startswith("motion:") or (spec != "" and looks_like_motion(Path(spec)))
+
+
+def check_threads(values: dict[str, Any]) -> None:
+    """Refuse a number of threads that is none.
+
+    Raises:
+        UsageError: as it says.
+    """
+    if values["threads"] is not None and values["threads"] < 1:
+        raise UsageError(f"threads is {values['threads']}, expected at least 1")
 
 
 def pairs(option: str, items: tuple[str, ...]) -> dict[str, str]:

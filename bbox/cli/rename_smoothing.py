@@ -12,7 +12,7 @@ from rich.table import Table
 
 from bbox.cli.attack_options import refuse_changes
 from bbox.cli.console import Line, console, new_folder, say, tell
-from bbox.cli.options import pairs
+from bbox.cli.options import check_threads, pairs
 from bbox.errors import UsageError
 
 __all__ = ["command", "print_smoothing", "resume"]
@@ -63,8 +63,7 @@ def command(ctx: click.Context, /, **values: Any) -> None:
     bbox defend rename-smoothing --target hf-code:DIR --data test.jsonl --keep 0.1   a tenth keeps its names
     bbox attack alert --target defended:runs/... --data ...                          attacked like any target
     """
-    if values["threads"] is not None and values["threads"] < 1:
-        raise UsageError(f"threads is {values['threads']}, expected at least 1")
+    check_threads(values)
     if values["resume"] is None:
         _start(values)
         return

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from bbox.cli.attack_options import RESUME_MAY_CHANGE, add_fields, chosen_options, refuse_changes
 from bbox.cli.console import Line, console, new_folder, say
-from bbox.cli.options import read_indices
+from bbox.cli.options import check_threads, read_indices
 from bbox.errors import UsageError
 
 __all__ = ["craft_command", "print_craft", "resume_craft"]
@@ -66,8 +66,7 @@ def craft_command(name: str) -> click.Command:
 
     def run(**values: Any) -> None:
         chosen = chosen_options(values, fields)
-        if values["threads"] is not None and values["threads"] < 1:
-            raise UsageError(f"threads is {values['threads']}, expected at least 1")
+        check_threads(values)
         if values["resume"] is not None:
             refuse_changes(click.get_current_context(), RESUME_MAY_CHANGE)
             resume_craft(values["resume"], values, name)
