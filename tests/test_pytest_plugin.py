@@ -29,7 +29,9 @@ def test_robust(bbox_check):
 
 
 @pytest.fixture
-def suite(pytester: pytest.Pytester) -> pytest.Pytester:
+def suite(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
+    for name in ("CI", "BUILD_NUMBER"):  # with these pytest prints a failure's text a second time, in its summary
+        monkeypatch.delenv(name, raising=False)
     shutil.copy(weaker.__file__, pytester.path / "plugin_models.py")
     pytester.makeini("[pytest]\naddopts = --strict-markers -p no:cacheprovider\nfilterwarnings = error")
     return pytester

@@ -75,7 +75,9 @@ class Server:
             timeout_graceful_shutdown=_GRACE,
         )
         self._server = uvicorn.Server(config)
-        self._thread = threading.Thread(target=self._server.run, args=([self._socket],), name="bbox-server")
+        self._thread = threading.Thread(target=self._run, name="bbox-server")
+        # Python 3.11 takes a thread for ended when Ctrl-C strikes in its join, so an event is what others wait for.
+        self._ended = threading.Event()
 
     @property
     def books(self) -> Books:
@@ -84,24 +86,30 @@ class Server:
 
     def wait(self) -> None:
         """Return when the server has stopped by itself (``Faults.die_after``)."""
-        self._thread.join()
+        self._ended.wait()
 
     def __enter__(self) -> Server:
         self._thread.start()
         while not self._server.started:
-            if not self._thread.is_alive():
+            if self._ended.wait(0.005):
                 self._service.close()
                 raise InternalError(f"the server at {self.url} did not start")
-            self._thread.join(0.005)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stop()
+        self._ended.wait()
         self._thread.join()
         self._socket.close()
         self._service.close()
+
+    def _run(self) -> None:
+        try:
+            self._server.run([self._socket])
+        finally:
+            self._ended.set()
 
     def _stop(self) -> None:
         self._server.should_exit = True

@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
@@ -49,6 +50,20 @@ def test_it_says_where_it_is_serves_and_ends_cleanly_with_its_books(serving, num
     assert json.loads(out) == books and books["answered"] == statuses.count(200)
     said = f"6 requests to infer with 6 rows; {statuses.count(200)} rows answered; 0 requests refused, 0 failed; "
     assert err == f"{said}faults: 500 {statuses.count(500)}; at most 1 at once\n"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_request_in_hand_is_answered_before_it_ends(serving, number):
+    process = serving("zoo:digits", "--port", 0, "--device", "cpu", "--json", "--latency", 700)
+    ready = json.loads(process.stdout.readline())
+    with ThreadPoolExecutor(1) as asking:
+        asked = asking.submit(httpx.post, f"{ready['url']}/infer", json=ROW, timeout=60)
+        while httpx.get(ready["books"]).json()["most_at_once"] == 0:
+            assert not asked.done()
+        process.send_signal(number)
+        assert asked.result().status_code == 200
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0 and json.loads(out)["answered"] == 1 and "Traceback" not in err
 
 
 def test_on_stderr_is_a_line_to_paste_and_it_dies_when_it_should(serving):
