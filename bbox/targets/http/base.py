@@ -10,7 +10,6 @@ from abc import abstractmethod
 from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any, TypeVar
 
-import httpx
 import numpy as np
 import torch
 from torch import Tensor
@@ -20,6 +19,7 @@ from bbox.errors import RequestLimitError, TargetError
 from bbox.targets.account import Bill, Terms, account
 from bbox.targets.base import Target
 from bbox.targets.http.client import Client, Message, Reply, RowsRefusedError
+from bbox.targets.http.link import Places
 from bbox.targets.http.settings import Settings
 
 __all__ = ["HttpTarget", "read_json"]
@@ -84,8 +84,8 @@ class HttpTarget(Target):
         size = self.settings.batch
         parts = [rows[start : start + size] for start in range(0, len(rows), size)]
 
-        async def work(link: httpx.AsyncClient) -> list[Tensor | None]:
-            return await _all([self._ask(link, part, bill, terms) for part in parts])
+        async def work(places: Places) -> list[Tensor | None]:
+            return await _all([self._ask(places, part, bill, terms) for part in parts])
 
         return self._together(self.client.run(work, terms), [len(part) for part in parts])
 
@@ -98,17 +98,17 @@ class HttpTarget(Target):
         """Close the connections; a later call opens new ones."""
         self.client.close()
 
-    async def _ask(self, link: httpx.AsyncClient, rows: Batch, bill: Bill, terms: Terms) -> Tensor | None:
+    async def _ask(self, places: Places, rows: Batch, bill: Bill, terms: Terms) -> Tensor | None:
         """The answers to the rows of one request; ``None`` for a single row that the server refuses."""
         try:
-            reply = await self.client.send(link, self.encode(rows), bill, terms)
+            reply = await self.client.send(places, self.encode(rows), bill, terms)
         except RowsRefusedError:
             if not self.answered:
                 raise
             if len(rows) == 1:
                 return None
             alone = [rows[place : place + 1] for place in range(len(rows))]
-            found = await _all([self._ask(link, row, bill, terms) for row in alone])
+            found = await _all([self._ask(places, row, bill, terms) for row in alone])
             return self._together(found, [1] * len(alone))
         answer = self.decode(reply, len(rows))
         self.answered = True

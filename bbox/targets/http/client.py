@@ -13,7 +13,7 @@ from tenacity import AsyncRetrying, retry_if_exception_type
 
 from bbox.errors import TargetError
 from bbox.targets.account import Bill, Terms
-from bbox.targets.http.link import Link
+from bbox.targets.http.link import Link, Places
 from bbox.targets.http.pace import Pace
 from bbox.targets.http.retry import AGAIN, AgainError, Heard, Policy, retry_after
 from bbox.targets.http.settings import Settings
@@ -57,12 +57,11 @@ class Client:
         self.settings = settings
         self.heard = Heard()
         self._link = Link(settings)
-        self._places = asyncio.Semaphore(settings.in_flight)
         self._row_pace = Pace(settings.rows_per_second)
         self._request_pace = Pace(settings.requests_per_second)
 
-    def run(self, work: Callable[[httpx.AsyncClient], Coroutine[Any, Any, _T]], terms: Terms) -> _T:
-        """Run a coroutine that uses ``post`` on the loop; warn here, in the calling thread, of an outage."""
+    def run(self, work: Callable[[Places], Coroutine[Any, Any, _T]], terms: Terms) -> _T:
+        """Run a coroutine that uses ``send`` on the loop; warn here, in the calling thread, of an outage."""
 
         def look() -> None:
             cause = self.heard.outage()
@@ -77,9 +76,8 @@ class Client:
     def close(self) -> None:
         """Close the connections and end the thread."""
         self._link.close()
-        self._places = asyncio.Semaphore(self.settings.in_flight)  # the old one belongs to a loop that has ended
 
-    async def send(self, link: httpx.AsyncClient, message: Message, bill: Bill, terms: Terms) -> Reply:
+    async def send(self, places: Places, message: Message, bill: Bill, terms: Terms) -> Reply:
         """The good answer to a message.
 
         Raises:
@@ -93,7 +91,7 @@ class Client:
             retry=retry_if_exception_type(AgainError), wait=policy.wait, stop=policy.stop, reraise=True
         )
         try:
-            return await trying(self._once, link, attempt)
+            return await trying(self._once, places, attempt)
         except AgainError as error:
             asks = f"; it asks to wait {error.wait:g} s" if error.wait else ""
             again = "start it again and go on with --resume" if message.rows else "is it running there?"
@@ -103,9 +101,10 @@ class Client:
                 f"last: {error}{asks}; {again}"
             ) from error
 
-    async def _once(self, link: httpx.AsyncClient, attempt: _Attempt) -> Reply:
+    async def _once(self, places: Places, attempt: _Attempt) -> Reply:
         message = attempt.message
-        async with self._places:
+        link = await places.get()
+        try:
             await self._request_pace.wait(1, attempt.terms.share)
             if message.rows:
                 await self._row_pace.wait(message.rows, attempt.terms.share)
@@ -122,6 +121,8 @@ class Client:
                 raise self._again(_cause(error)) from error
             except (httpx.TransportError, TimeoutError) as error:
                 raise self._again(_cause(error)) from error
+        finally:
+            places.put_nowait(link)
         self.heard.good()
         return reply
 

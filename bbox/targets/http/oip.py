@@ -260,7 +260,7 @@ def _metadata(client: Client, url: httpx.URL, *, optional: bool) -> dict[str, An
     """What a server says at a URL; nothing where it refuses and that is ``optional``."""
     terms = Terms(patience=min(_PATIENCE, account()[1].patience))
     try:
-        reply = client.run(lambda link: client.send(link, Message("GET", url), Bill(), terms), terms)
+        reply = client.run(lambda places: client.send(places, Message("GET", url), Bill(), terms), terms)
     except TargetError as error:
         if optional and " gave no answer" not in str(error):
             return {}

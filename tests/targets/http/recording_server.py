@@ -20,7 +20,7 @@ class RecordingServer:
 
     def __init__(self, answer=None, port=0):
         self.requests, self.rows, self.bodies, self.headers, self.times = 0, 0, [], [], []
-        self.most, self._now = 0, 0
+        self.most, self._now, self.connections = 0, 0, 0
         self.faults, self.always, self.latency = [], None, 0.0
         self.answer = answer or (lambda body: {"predictions": brightness(body["instances"])})
         self.lock = threading.Lock()
@@ -54,6 +54,7 @@ class _Handler(BaseHTTPRequestHandler):
     def setup(self):
         super().setup()
         self.books._open.add(self.connection)
+        self.books.connections += 1
 
     def finish(self):
         self.books._open.discard(self.connection)

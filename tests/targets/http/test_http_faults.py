@@ -31,6 +31,16 @@ def test_rows_are_cut_into_requests_and_come_back_in_order(server, api):
     assert not target.in_process
 
 
+def test_connections_are_kept_and_no_more_are_opened_than_are_in_flight(server, api):
+    target = api(server.url, batch=1, in_flight=3)
+    for _ in range(4):
+        ask(target, ROWS[:1])
+    assert server.connections == 1 and server.requests == 4
+    for _ in range(3):
+        ask(target)
+    assert 1 < server.connections <= 3 and server.requests == 34
+
+
 @pytest.mark.parametrize(("in_flight", "calls", "rows"), [(1, 1, 3), (2, 2, 6), (3, 2, 9), (8, 4, 12), (16, 8, 12)])
 def test_calls_hold_several_requests_and_twice_as_many_wait_as_are_in_flight(server, api, in_flight, calls, rows):
     target = api(server.url, batch=3, in_flight=in_flight)
