@@ -135,7 +135,6 @@ class MotionProject:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
 
     def stop_once(self, there: Path, sign: signal.Signals, arguments: list[str], **environment: str) -> tuple[int, str]:
