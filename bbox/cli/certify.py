@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.table import Table
 
-from bbox.cli.attack_options import refuse_changes
+from bbox.cli.attack_options import given, refuse_changes
+from bbox.cli.bill import say_bill
 from bbox.cli.console import Line, console, new_folder, say, tell
-from bbox.cli.options import check_threads, pairs, read_indices
+from bbox.cli.options import LIVE, check_threads, live_options, pairs, read_indices
 from bbox.errors import UsageError
 
 if TYPE_CHECKING:
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
 __all__ = ["certify", "print_certificate"]
 
 _DEFAULT_LIMIT = 64
-_RESUME_MAY_CHANGE = {"resume", "json", "quiet", "threads", "max_batch", "device", "trust"}
+_HOW = ("max_batch", "device", "trust", *LIVE)
+_RESUME_MAY_CHANGE = {"resume", "json", "quiet", "threads", *_HOW}
 
 
 @click.command()
@@ -51,6 +53,7 @@ _RESUME_MAY_CHANGE = {"resume", "json", "quiet", "threads", "max_batch", "device
 @click.option("--device", help="cpu, cuda, cuda:1.  [default: CUDA where there is one]")
 @click.option("--threads", type=int, help="CPU threads of torch.  [default: measured]")
 @click.option("--trust", is_flag=True, help="Load model files that can run code (pickles). Only your own.")
+@live_options
 @click.option("--out", type=click.Path(path_type=Path), help="Run folder.  [default: runs/TIME-certify]")
 @click.option("--resume", type=click.Path(path_type=Path), help="Go on with this run folder.")
 @click.option("--json", is_flag=True, help="Print the results as JSON on stdout.")
@@ -62,6 +65,7 @@ def certify(ctx: click.Context, /, **values: Any) -> None:
     \b
     bbox certify --sigma 0.25                                  the embedded digits model and data
     bbox certify --sigma 0.5 --denoiser torch:my.module:make   denoised smoothing of the same black box
+    bbox certify --sigma 0.25 --target http://HOST/v2/models/NAME --max-requests 5000
     bbox certify --resume runs/...                             go on with an interrupted run
     """
     check_threads(values)
@@ -78,7 +82,7 @@ def _start(values: dict[str, Any]) -> None:
         raise UsageError("give --sigma, the noise in units of pixels in [0, 1], for example --sigma 0.25")
     plain = values["data"] is None and values["limit"] is None and values["indices"] is None
     keep = ["target", "image_size", "sigma", "n0", "n", "alpha", "method", "denoiser", "seed", "budget"]
-    keep += ["noise_accuracy", "max_batch", "device", "trust"]
+    keep += ["noise_accuracy", *_HOW]
     config = CertifyConfig(
         **{name: values[name] for name in keep},
         target_options=dict(pairs("--set", values["target_options"])),
@@ -103,8 +107,7 @@ def _resume(ctx: click.Context, values: dict[str, Any]) -> None:
 
     refuse_changes(ctx, _RESUME_MAY_CHANGE)
     folder = CertifyFolder.open(values["resume"])
-    changed = {key: values[key] for key in ("max_batch", "device", "trust") if values.get(key)}
-    plan = plan_certify(replace(folder.config(), **changed))
+    plan = plan_certify(replace(folder.config(), **given(ctx, _HOW)), folder)
     folder.check_same(plan)
     _execute(plan, folder, values)
 
@@ -173,4 +176,5 @@ def print_certificate(results: dict[str, Any], path: Path) -> None:
     )
     queries = ", ".join(f"{purpose} {ledger['queries']:,}" for purpose, ledger in sorted(results["ledger"].items()))
     say(f"queries: {queries}")
+    say_bill(results)
     say(f"run folder: {path}")

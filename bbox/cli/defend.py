@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json as json_module
 import shlex
 import sys
 from pathlib import Path
@@ -11,9 +12,10 @@ from typing import Any
 import click
 from rich.table import Table
 
-from bbox.cli.attack_options import chosen_options, refuse_changes, resumed
+from bbox.cli.attack_options import chosen_options, given, refuse_changes, resumed
+from bbox.cli.bill import say_bill
 from bbox.cli.console import Line, console, new_folder, say, tell
-from bbox.cli.options import check_threads, pairs
+from bbox.cli.options import LIVE, check_threads, live_options, pairs
 from bbox.errors import UsageError
 
 __all__ = ["defend", "print_fit"]
@@ -21,9 +23,9 @@ __all__ = ["defend", "print_fit"]
 # Defenses of code with a run of their own, and the module of its command.
 _OWN = {"rename-smoothing": "bbox.cli.rename_smoothing", "adversarial-finetune": "bbox.cli.finetune"}
 
-# Not max_batch: answers are on record forward by forward.
 _WORDS = "bbox.defend.words"
-_RESUME_MAY_CHANGE = {"resume", "json", "quiet", "threads", "device", "trust"}
+_HOW = ("device", "trust", *LIVE)  # not max_batch: answers are on record forward by forward
+_RESUME_MAY_CHANGE = {"resume", "json", "quiet", "threads", *_HOW}
 
 _OPTIONS = [
     click.option("--target", default="zoo:digits", show_default=True, help="What to defend; see bbox list targets."),
@@ -58,6 +60,7 @@ _OPTIONS = [
     click.option("--device", help="cpu, cuda, cuda:1.  [default: CUDA where there is one]"),
     click.option("--threads", type=int, help="CPU threads of torch.  [default: all usable cores]"),
     click.option("--trust", is_flag=True, help="Load model files that can run code (pickles). Only your own."),
+    live_options,
     click.option("--out", type=click.Path(path_type=Path), help="Folder.  [default: runs/TIME-DEFENSE]"),
     click.option("--resume", type=click.Path(path_type=Path), help="Go on with this folder."),
     click.option("--json", is_flag=True, help="Print the results as JSON on stdout."),
@@ -69,12 +72,18 @@ class _Defenses(click.Group):
     """Builds the command of a defense that is fitted from its class; anything else is a list for the matrix."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """``bbox defend --resume FOLDER ...`` of a matrix takes what may change there: its command reads the words."""
+        """``bbox defend --resume FOLDER ...`` is the command that FOLDER is of, with all its options; that of a matrix
+        has no name, and reads the words itself."""
         from bbox.results.plain_folder import kind_of
 
         path = resumed(args)
-        if path is not None and kind_of(path) == "matrix":
+        kind = None if path is None else kind_of(path)
+        if kind == "matrix":
             ctx.meta[_WORDS], args = args, ["--resume", str(path)]
+        elif path is not None and kind == "defend":
+            args = [*_defense_of(path), *args]
+        elif kind in _OWN:
+            args = [str(kind), *args]
         return super().parse_args(ctx, args)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -134,16 +143,23 @@ def defend(ctx: click.Context, resume: Path | None, json: bool) -> None:
         raise UsageError("name a defense, for example: bbox defend zo-ae-ds")
     from bbox.results.plain_folder import kind_of
 
-    kind = kind_of(resume)
-    if kind in _OWN:
-        importlib.import_module(_OWN[kind]).resume(resume, {"json": json, "quiet": False})
-        return
-    if kind == "matrix":
+    if kind_of(resume) == "matrix":
         from bbox.cli.matrix import matrix_command
 
         matrix_command.main(ctx.meta[_WORDS], standalone_mode=False)
         return
-    _resume(resume, {"json": json, "quiet": False})
+    from bbox.results.defend_run import DefendFolder
+
+    DefendFolder.open(resume)  # says that it is none
+
+
+def _defense_of(path: Path) -> list[str]:
+    """The name of the defense that a folder is a fit of; nothing where it does not say, which is an error later."""
+    try:
+        name = json_module.loads((path / "run.json").read_text(encoding="utf-8"))["config"]["defense"]
+    except (OSError, ValueError, LookupError, TypeError):
+        return []
+    return [str(name)]
 
 
 def _is_fitted(name: str) -> bool:
@@ -164,8 +180,7 @@ def _command(name: str) -> click.Command:
         chosen = chosen_options(values, known)
         check_threads(values)
         if values["resume"] is not None:
-            refuse_changes(click.get_current_context(), _RESUME_MAY_CHANGE)
-            _resume(values["resume"], values, name)
+            _resume(click.get_current_context(), values, name)
         else:
             _start(name, chosen, values)
 
@@ -198,8 +213,7 @@ def _start(name: str, options: dict[str, Any], values: dict[str, Any]) -> None:
         "budget",
         "certify",
         "max_batch",
-        "device",
-        "trust",
+        *_HOW,
     )
     config = DefendConfig(
         defense=name,
@@ -216,17 +230,17 @@ def _start(name: str, options: dict[str, Any], values: dict[str, Any]) -> None:
     _execute(plan, DefendFolder.create(out, plan.describe(shlex.join(["bbox", *sys.argv[1:]]))), values)
 
 
-def _resume(path: Path, values: dict[str, Any], name: str | None = None) -> None:
+def _resume(ctx: click.Context, values: dict[str, Any], name: str) -> None:
     from dataclasses import replace
 
     from bbox.results.defend_run import DefendFolder, plan_defend
 
-    folder = DefendFolder.open(path)
+    refuse_changes(ctx, _RESUME_MAY_CHANGE)
+    folder = DefendFolder.open(values["resume"])
     config = folder.config()
-    if name is not None and name != config.defense:
-        raise UsageError(f"{path} is a fit of {config.defense}, not of {name}")
-    changed = {key: values[key] for key in ("device", "trust") if values.get(key)}
-    plan = plan_defend(replace(config, **changed))
+    if name != config.defense:
+        raise UsageError(f"{folder.path} is a fit of {config.defense}, not of {name}")
+    plan = plan_defend(replace(config, **given(ctx, _HOW)), folder)
     folder.check_same(plan)
     _execute(plan, folder, values)
 
@@ -281,6 +295,7 @@ def print_fit(results: dict[str, Any], path: Path) -> None:
     parts = ", ".join(f"{purpose} {entry['queries']:,}" for purpose, entry in sorted(ledger.items()))
     each = " a method" if results.get("comparison") else ""
     say(f"queries: {spent:,} ({parts}); budget {results['budget']:,}{each}; {results['seconds']:g} s")
+    say_bill(results)
     say(f"attack it: bbox attack cgba --target defended:{path}")
 
 

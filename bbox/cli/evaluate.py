@@ -9,8 +9,9 @@ from typing import Any
 import click
 from rich.table import Table
 
+from bbox.cli.bill import say_bill
 from bbox.cli.console import Line, console, say
-from bbox.cli.options import pairs
+from bbox.cli.options import live_options, pairs
 from bbox.errors import UsageError
 
 __all__ = ["evaluate", "print_evaluation"]
@@ -23,6 +24,7 @@ __all__ = ["evaluate", "print_evaluation"]
 @click.option("--max-batch", type=int, default=64, show_default=True, help="Rows a forward.")
 @click.option("--device", help="cpu, cuda, cuda:1.  [default: CUDA where there is one]")
 @click.option("--trust", is_flag=True, help="Load model files that can run code (pickles). Only your own.")
+@live_options
 @click.option("--report/--no-report", default=True, help="Write report.html again (no-box runs).  [default: report]")
 @click.option("--json", is_flag=True, help="Print the results as JSON on stdout.")
 @click.option("--quiet", is_flag=True, help="No progress and no table.")
@@ -34,14 +36,16 @@ def evaluate(run: Path, specs: tuple[str, ...], report: bool, json: bool, quiet:
     bbox evaluate runs/smi --target zoo:st-gcn --target zoo:motion-gru
 
     The run may be one of bbox attack smi, or of any other attack (then it is the transfer to another target). What
-    was asked before is not asked again.
+    was asked before is not asked again, so that the same command goes on where it stopped.
     """
     if not specs:
         raise UsageError("give --target, once for each target, for example --target zoo:st-gcn")
     if values["max_batch"] < 1:
         raise UsageError(f"max-batch is {values['max_batch']}, expected at least 1")
     from bbox.results.evaluate_run import evaluate_folder
+    from bbox.results.records import LiveConfig
 
+    price = LiveConfig(price_per_1k=values.pop("price_per_1k")).price_per_1k
     options = dict(pairs("--set", values.pop("target_options")))
     line = None if quiet else Line()
 
@@ -62,13 +66,15 @@ def evaluate(run: Path, specs: tuple[str, ...], report: bool, json: bool, quiet:
         if kind_of(run) == CraftFolder.kind:
             write_craft_report(CraftFolder.open(run))
     if not quiet:
-        print_evaluation(run, results)
+        print_evaluation(run, results, price)
     if json:
         click.echo(json_module.dumps({"run": str(run), **results}))
 
 
-def print_evaluation(run: Path, results: dict[str, Any]) -> None:
-    """A table of fooling rates: a row a method, a column a target."""
+def print_evaluation(run: Path, results: dict[str, Any], price_per_1k: float | None = None) -> None:
+    """A table of fooling rates: a row a method, a column a target; then what all targets were asked and sent."""
+    from bbox.results.costs import total_ledger
+
     targets = results["targets"]
     if not targets:
         return
@@ -84,6 +90,7 @@ def print_evaluation(run: Path, results: dict[str, Any]) -> None:
     asked = ", ".join(f"{t['target']} {t['ledger']['evaluate']['queries']:,}" for t in targets)
     say("share of all (of those that the target gets right), 95% Wilson interval of the first")
     say(f"queries, evaluate: {asked}; what is on record is not asked again")
+    say_bill({"ledger": total_ledger(targets), "price_per_1k": price_per_1k})
     say(f"run folder: {run}")
 
 

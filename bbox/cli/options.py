@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -14,7 +14,7 @@ from bbox.options import HOW
 if TYPE_CHECKING:
     from bbox.results.records import Config
 
-__all__ = ["RunCommand", "check_threads", "config_from", "pairs", "read_indices", "run_options"]
+__all__ = ["LIVE", "RunCommand", "check_threads", "config_from", "live_options", "pairs", "read_indices", "run_options"]
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 _DEFAULT_LIMIT = 64  # examples attacked where nothing is said of data
@@ -73,17 +73,21 @@ _OPTIONS = [
     click.option("--trust", is_flag=True, help="Load model files that can run code (pickles). Only your own."),
 ]
 
-# What matters for a target that others run, beside how it is loaded: for every command that runs attacks.
+# What a run allows a target that others run, and what that charges: for every command that may ask one.
+LIVE = ("patience", "max_requests", "price_per_1k")
 _LIVE = [
     click.option(
         "--patience",
         type=float,
         default=60.0,
         show_default=True,
-        help="Seconds without a good answer after which the run stops with exit code 3; --resume goes on.",
+        help="Live targets: seconds without a good answer after which the run stops with exit code 3, to go on later.",
     ),
-    click.option("--max-requests", type=int, help="Requests of the whole run, retries included, a hard limit."),
+    click.option("--max-requests", type=int, help="Live targets: hard limit on the run's requests, retries included."),
     click.option("--price-per-1k", type=float, help="What 1,000 rows sent cost: prints the bill."),
+]
+# For every command that runs attacks.
+_SHARED = [
     click.option(
         "--cache", type=click.Path(), help="Query cache: a file of answers; what it holds is not asked again."
     ),
@@ -102,7 +106,16 @@ _LIVE_TITLE = "Live targets, and more than one process"
 
 def run_options(function: _F) -> _F:
     """Decorate a command with the shared options."""
-    for option in reversed([*_OPTIONS, *_LIVE]):
+    return _decorated(function, [*_OPTIONS, *_LIVE, *_SHARED])
+
+
+def live_options(function: _F) -> _F:
+    """Decorate a command with the options of ``LIVE``."""
+    return _decorated(function, _LIVE)
+
+
+def _decorated(function: _F, options: Sequence[Callable[[_F], _F]]) -> _F:
+    for option in reversed(options):
         function = option(function)
     return function
 

@@ -10,14 +10,16 @@ from typing import Any
 import click
 from rich.table import Table
 
-from bbox.cli.attack_options import refuse_changes
+from bbox.cli.attack_options import given, refuse_changes
+from bbox.cli.bill import say_bill
 from bbox.cli.console import Line, console, new_folder, say, tell
-from bbox.cli.options import check_threads, pairs
+from bbox.cli.options import LIVE, check_threads, live_options, pairs
 from bbox.errors import UsageError
 
-__all__ = ["command", "print_smoothing", "resume"]
+__all__ = ["command", "print_smoothing"]
 
-_RESUME_MAY_CHANGE = {"resume", "json", "quiet", "threads", "device", "trust"}
+_HOW = ("device", "trust", *LIVE)
+_RESUME_MAY_CHANGE = {"resume", "json", "quiet", "threads", *_HOW}
 _OWN = ("n", "keep", "names", "answer", "functions", "seed")  # options of the defense
 
 
@@ -50,6 +52,7 @@ _OWN = ("n", "keep", "names", "answer", "functions", "seed")  # options of the d
 @click.option("--device", help="cpu, cuda, cuda:1.  [default: CUDA where there is one]")
 @click.option("--threads", type=int, help="CPU threads of torch.  [default: all usable cores]")
 @click.option("--trust", is_flag=True, help="Load model files that can run code (pickles). Only your own.")
+@live_options
 @click.option("--out", type=click.Path(path_type=Path), help="Folder.  [default: runs/TIME-rename-smoothing]")
 @click.option("--resume", type=click.Path(path_type=Path), help="Go on with this folder.")
 @click.option("--json", is_flag=True, help="Print the results as JSON on stdout.")
@@ -66,9 +69,8 @@ def command(ctx: click.Context, /, **values: Any) -> None:
     check_threads(values)
     if values["resume"] is None:
         _start(values)
-        return
-    refuse_changes(ctx, _RESUME_MAY_CHANGE)
-    resume(values["resume"], values)
+    else:
+        _resume(ctx, values)
 
 
 def _start(values: dict[str, Any]) -> None:
@@ -77,7 +79,7 @@ def _start(values: dict[str, Any]) -> None:
     for name in ("target", "data"):
         if values[name] is None:
             raise UsageError(f"give --{name}; rename-smoothing is for models of code, and none comes with bbox by name")
-    keep = ("target", "data", "limit", "seed", "budget", "alpha", "max_batch", "device", "trust")
+    keep = ("target", "data", "limit", "seed", "budget", "alpha", "max_batch", *_HOW)
     config = SmoothingConfig(
         options={name: values[name] for name in _OWN},
         target_options=dict(pairs("--set", values["target_options"])),
@@ -88,15 +90,14 @@ def _start(values: dict[str, Any]) -> None:
     _execute(plan, SmoothingFolder.create(out, plan.describe(shlex.join(["bbox", *sys.argv[1:]]))), values)
 
 
-def resume(path: Path, values: dict[str, Any]) -> None:
-    """Go on with a folder; ``values``: the options that may change."""
+def _resume(ctx: click.Context, values: dict[str, Any]) -> None:
     from dataclasses import replace
 
     from bbox.results.smoothing_run import SmoothingFolder, plan_smoothing
 
-    folder = SmoothingFolder.open(path)
-    changed = {key: values[key] for key in ("device", "trust") if values.get(key)}
-    plan = plan_smoothing(replace(folder.config(), **changed))
+    refuse_changes(ctx, _RESUME_MAY_CHANGE)
+    folder = SmoothingFolder.open(values["resume"])
+    plan = plan_smoothing(replace(folder.config(), **given(ctx, _HOW)), folder)
     folder.check_same(plan)
     _execute(plan, folder, values)
 
@@ -141,6 +142,7 @@ def print_smoothing(results: dict[str, Any], path: Path) -> None:
     say("certified is the vote as it is deployed, exactly, under every safe rename; 95% intervals over programs")
     queries = ", ".join(f"{purpose} {ledger['queries']:,}" for purpose, ledger in sorted(results["ledger"].items()))
     say(f"queries: {queries}; budget {results['budget']:,}")
+    say_bill(results)
     say(f"attack it: bbox attack alert --target defended:{path}")
 
 

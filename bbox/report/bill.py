@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bbox.results.costs import cost, sums, total_ledger
+from bbox.results.costs import bill_line, last_price, total_ledger
 
 if TYPE_CHECKING:
     from bbox.results.store import RunFolder
@@ -38,15 +38,4 @@ def matrix_bill(path: Path) -> str:
 
 
 def _line(sessions: Sequence[Mapping[str, Any]], price: float | None) -> str:
-    told = [session["price_per_1k"] for session in sessions if session.get("price_per_1k") is not None]
-    price = told[-1] if told else price  # --resume may have named another one
-    counts = sums(total_ledger(sessions))
-    parts = []
-    if counts["billed"]:
-        sent = f"{counts['billed']:,} rows sent in {counts['requests']:,} requests"
-        parts.append(f"bill: {sent}, {counts['retried']:,} of them again")
-    if counts["cached"]:
-        parts.append(f"{counts['cached']:,} rows answered from the query cache, not asked")
-    if price is not None:
-        parts.append(f"cost {cost(counts, price):,.2f} at {price:g} per 1,000 rows")
-    return "; ".join(parts)
+    return bill_line(total_ledger(sessions), last_price(sessions, price))

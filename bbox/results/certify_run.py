@@ -2,14 +2,15 @@
 
 run.json                   what was asked, versions, hardware, fingerprints of target, data and denoiser
 certificate.safetensors    class counts and bounds of each image, replaced after each slice of forwards
-sessions.json              queries and seconds of each session (the first run, each resume)
+answers.sqlite             live targets: the answers to the slice under way
+sessions.json              queries and seconds of each session (the first run, each resume); with --max-requests
+                           requests.json has what is reserved
 results.json               the figures, written when nothing is left to sample
 """
 
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -18,7 +19,6 @@ from typing import Any, Literal, cast
 import torch
 
 from bbox import data as data_module
-from bbox import targets
 from bbox.calibrate import calibrate, choose_threads
 from bbox.data.base import Dataset
 from bbox.defenses.bounds import Method
@@ -27,11 +27,13 @@ from bbox.defenses.certification import Denoise, certify, noise_accuracy
 from bbox.defenses.denoisers import load_denoiser
 from bbox.errors import InputError, UsageError
 from bbox.oracle import Oracle
-from bbox.results.costs import total_ledger
 from bbox.results.fits import check_fits, only_images
 from bbox.results.plain_folder import PlainFolder, cannot_write
-from bbox.results.records import JsonConfig
-from bbox.results.session import describe_run
+from bbox.results.recorded import Recorded, on_record
+from bbox.results.records import LiveConfig
+from bbox.results.session import describe_run, load_target
+from bbox.results.spending import Session, purse_of, settled
+from bbox.targets.account import Purse
 
 __all__ = ["CertifyConfig", "CertifyFolder", "CertifyPlan", "execute_certify", "plan_certify"]
 
@@ -40,7 +42,7 @@ _WORTH_THREADS, _WORTH_BATCH = 5_000, 40_000
 
 
 @dataclass(frozen=True)
-class CertifyConfig(JsonConfig):
+class CertifyConfig(LiveConfig):
     """What was asked for, as it stands in ``run.json``; see ``bbox.defenses.certify`` for sigma to budget.
 
     Attributes:
@@ -71,6 +73,7 @@ class CertifyConfig(JsonConfig):
     trust: bool = False
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name in ("limit", "image_size", "max_batch", "budget"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -88,6 +91,7 @@ class CertifyPlan:
     data: Dataset
     denoise: Denoise | None
     denoiser_digest: str | None
+    purse: Purse | None = None
 
     def describe(self, command: str) -> dict[str, Any]:
         """The content of ``run.json``."""
@@ -95,8 +99,12 @@ class CertifyPlan:
         return {"kind": "certify", **described, "denoiser": {"fingerprint": self.denoiser_digest}}
 
 
-def plan_certify(config: CertifyConfig) -> CertifyPlan:
-    """Load target, data and denoiser, check that they fit, and ask the target one row (on the ``probe`` ledger).
+def plan_certify(config: CertifyConfig, folder: PlainFolder | None = None) -> CertifyPlan:
+    """Load target, data and denoiser, check that they fit, and ask the target one row (on the ``probe`` ledger), a live
+    one twice.
+
+    Args:
+        folder: of the run that is gone on with, which knows how many requests are used.
 
     Raises:
         UsageError, InputError: in one line, what does not fit.
@@ -104,8 +112,9 @@ def plan_certify(config: CertifyConfig) -> CertifyPlan:
     labels = None if config.labels is None else Path(config.labels)
     images = data_module.load(config.data, size=config.image_size, labels=labels)
     images = only_images(images).select(limit=config.limit, indices=config.indices)
-    target = targets.load(config.target, options=config.target_options, trust=config.trust, device=config.device)
-    oracle = Oracle(target, max_batch=config.max_batch or 128)
+    target, purse = load_target(config), purse_of(config, folder)
+    max_batch = min(config.max_batch or 128, target.batch or 128)
+    oracle = Oracle(target, max_batch=max_batch, terms=config.terms(purse))
     shape = tuple(images.inputs.shape[1:])
     if config.noise_accuracy and images.labels is None:
         raise UsageError(f"the accuracy under noise needs labels, and {images.name} has none")
@@ -115,8 +124,9 @@ def plan_certify(config: CertifyConfig) -> CertifyPlan:
     denoise, digest = None, None
     if config.denoiser is not None:
         denoise, digest = load_denoiser(config.denoiser, device=oracle.device, shape=shape)
-    check_fits(oracle, images)
-    return CertifyPlan(config, oracle, images, denoise, digest)
+    with settled(oracle.terms):
+        check_fits(oracle, images)
+    return CertifyPlan(config, oracle, images, denoise, digest, purse)
 
 
 class CertifyFolder(PlainFolder):
@@ -134,10 +144,6 @@ class CertifyFolder(PlainFolder):
     def certificate(self) -> Certificate | None:
         path = self.path / "certificate.safetensors"
         return Certificate.load(path) if path.exists() else None
-
-    def sessions(self) -> list[dict[str, Any]]:
-        read: list[dict[str, Any]] = self.read("sessions.json") or []
-        return read
 
     def check_same(self, plan: CertifyPlan) -> None:
         """Refuse to go on with another target, denoiser or other data than the run began with."""
@@ -172,26 +178,6 @@ def execute_certify(
     config, oracle, images = plan.config, plan.oracle, plan.data
     before = folder.sessions()
     state = folder.certificate()
-    if state is None or not state.complete:
-        _tune(plan, threads, before)
-    began = time.monotonic()
-    session: dict[str, Any] = {}
-
-    def save_session() -> None:
-        session.update(
-            seconds=time.monotonic() - began,
-            max_batch=oracle.max_batch,
-            threads=torch.get_num_threads(),
-            ledger={purpose: asdict(ledger) for purpose, ledger in oracle.books.items()},
-        )
-        folder.write("sessions.json", [*before, session])
-
-    def on_slice(found: Certificate) -> None:
-        folder.save(found)
-        save_session()
-        if on_progress is not None:
-            on_progress(found)
-
     noise = next((s["noise_accuracy"] for s in before if "noise_accuracy" in s), None)
     shared: Any = {
         "sigma": config.sigma,
@@ -199,36 +185,48 @@ def execute_certify(
         "seed": config.seed,
         "indices": images.indices,
     }
-    try:
-        if config.noise_accuracy and noise is None and images.labels is not None:
-            single = noise_accuracy(oracle, images.inputs, images.labels, draws=config.noise_accuracy, **shared)
-            noise = session["noise_accuracy"] = {**asdict(single), "standard_error": _finite(single.standard_error)}
-            save_session()
-        found = certify(
-            oracle,
-            images.inputs,
-            images.labels,
-            n0=config.n0,
-            n=config.n,
-            alpha=config.alpha,
-            radii=config.radii or "auto",
-            method=config.method,
-            budget=None if config.budget is None else config.budget - config.noise_accuracy * len(images),
-            on_progress=on_slice,
-            resume=state,
-            **shared,
-        )
-    finally:
-        save_session()
-    results = {
-        "target": config.target,
-        "denoiser": config.denoiser,
-        "data": config.data,
-        "noise_accuracy": noise,
-        **found.to_json(),
-        "ledger": total_ledger(folder.sessions()),
-    }
-    folder.write("results.json", results)
+    with Session(folder, plan) as session:
+        if state is None or not state.complete:
+            _tune(plan, threads, before)
+        same_batch = bool(before) and before[-1]["max_batch"] == oracle.max_batch
+        with on_record(oracle, folder.path / "answers.sqlite", state, same_batch=same_batch) as asked:
+
+            def on_slice(found: Certificate) -> None:
+                folder.save(found)
+                if isinstance(asked, Recorded):
+                    asked.next_slice()
+                session.save()
+                if on_progress is not None:
+                    on_progress(found)
+
+            if config.noise_accuracy and noise is None and images.labels is not None:
+                single = noise_accuracy(asked, images.inputs, images.labels, draws=config.noise_accuracy, **shared)
+                noise = {**asdict(single), "standard_error": _finite(single.standard_error)}
+                session.record["noise_accuracy"] = noise
+                session.save()
+            found = certify(
+                asked,
+                images.inputs,
+                images.labels,
+                n0=config.n0,
+                n=config.n,
+                alpha=config.alpha,
+                radii=config.radii or "auto",
+                method=config.method,
+                budget=None if config.budget is None else config.budget - config.noise_accuracy * len(images),
+                on_progress=on_slice,
+                resume=state,
+                **shared,
+            )
+        results = {
+            "target": config.target,
+            "denoiser": config.denoiser,
+            "data": config.data,
+            "noise_accuracy": noise,
+            **found.to_json(),
+            **session.costs(),
+        }
+        folder.write("results.json", results)
     return results
 
 

@@ -5,7 +5,8 @@ answers.sqlite       every answer that the fit has paid for, in order; a resume 
 defense.json, *.safetensors    the bundle: the target defended:FOLDER
 fit.json             what the fit has measured
 comparison.json      simpler means under the same budget, on held-out images; comparison.sqlite has the answers
-certificate.safetensors        class counts of the certified held-out images
+certificate.safetensors        class counts of the certified held-out images; certificate.sqlite of a live target's
+sessions.json        queries and seconds of each session; with --max-requests requests.json has what is reserved
 results.json         the figures: rows under noise, ledgers, certificate, comparison
 """
 
@@ -13,14 +14,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 
 from bbox import data as data_module
-from bbox import targets
 from bbox.data.base import Dataset
 from bbox.defenses import bundle, make_defense
 from bbox.defenses.base import TrainedDefense
@@ -31,8 +31,11 @@ from bbox.errors import InputError, UsageError
 from bbox.oracle import Oracle
 from bbox.results.fits import check_fits, only_images
 from bbox.results.plain_folder import PlainFolder, cannot_write
-from bbox.results.records import JsonConfig
-from bbox.results.session import describe_run
+from bbox.results.recorded import Recorded, on_record
+from bbox.results.records import LiveConfig
+from bbox.results.session import describe_run, load_target
+from bbox.results.spending import Session, purse_of, settled
+from bbox.targets.account import Purse
 
 __all__ = ["DefendConfig", "DefendFolder", "DefendPlan", "execute_defend", "plan_defend"]
 
@@ -41,7 +44,7 @@ Report = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
-class DefendConfig(JsonConfig):
+class DefendConfig(LiveConfig):
     """What was asked for, as it stands in ``run.json``.
 
     Attributes:
@@ -71,6 +74,7 @@ class DefendConfig(JsonConfig):
     trust: bool = False
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name in ("budget", "limit", "image_size", "max_batch", "shots", "test_limit"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -88,6 +92,7 @@ class DefendPlan:
     oracle: Oracle
     data: Dataset
     test: Dataset
+    purse: Purse | None = None
 
     def describe(self, command: str) -> dict[str, Any]:
         """The content of ``run.json``."""
@@ -95,8 +100,12 @@ class DefendPlan:
         return {"kind": "defend", **described, "test": {"name": self.test.name, "fingerprint": self.test.fingerprint()}}
 
 
-def plan_defend(config: DefendConfig) -> DefendPlan:
-    """Load target, data and defense, check that they fit, and ask the target one row (on the ``clean`` ledger).
+def plan_defend(config: DefendConfig, folder: PlainFolder | None = None) -> DefendPlan:
+    """Load target, data and defense, check that they fit, and ask the target one row (on the ``clean`` ledger), a live
+    one twice.
+
+    Args:
+        folder: of the fit that is gone on with, which knows how many requests are used.
 
     Raises:
         UsageError, InputError: in one line, what does not fit.
@@ -130,10 +139,12 @@ def plan_defend(config: DefendConfig) -> DefendPlan:
         if test.labels is None:
             raise UsageError(f"{config.defense} is measured on labelled images, and {test.name} has no labels")
         test = test.select(limit=config.test_limit, seed=config.seed)
-    target = targets.load(config.target, options=config.target_options, trust=config.trust, device=config.device)
-    oracle = Oracle(target, max_batch=config.max_batch or 256)
-    check_fits(oracle, images, "clean")
-    return DefendPlan(config, defense, oracle, images, test)
+    target, purse = load_target(config), purse_of(config, folder)
+    max_batch = min(config.max_batch or 256, target.batch or 256)
+    oracle = Oracle(target, max_batch=max_batch, terms=config.terms(purse))
+    with settled(oracle.terms):
+        check_fits(oracle, images, "clean")
+    return DefendPlan(config, defense, oracle, images, test, purse)
 
 
 class DefendFolder(PlainFolder):
@@ -172,29 +183,34 @@ def execute_defend(plan: DefendPlan, folder: DefendFolder, *, report: Report | N
     done: dict[str, Any] | None = folder.read("results.json")
     if done is not None:
         return done
-    config, oracle, defense = plan.config, plan.oracle, plan.defense
+    with Session(folder, plan) as session:
+        results = _run(plan, folder, session, report)
+        folder.write("results.json", results)
+    return results
+
+
+def _run(plan: DefendPlan, folder: DefendFolder, session: Session, report: Report | None) -> dict[str, Any]:
+    """What is not finished; returns the content of ``results.json``."""
+    config, defense = plan.config, plan.defense
     sigma = defense.certified_noise
     reserved = 0 if sigma is None else int(config.certify * config.budget)
     began = time.monotonic()
+    told = session.reporting(report)
     try:
         fitted: dict[str, Any] | None = folder.read("fit.json")
         if fitted is None:
-            fitted = {"report": _fit(plan, folder, config.budget - reserved, report)}
-            fitted["ledger"] = {purpose: asdict(ledger) for purpose, ledger in oracle.books.items()}
+            fitted = {"report": _fit(plan, folder, config.budget - reserved, told)}
             fitted["seconds"] = round(time.monotonic() - began, 1)
             folder.write("fit.json", fitted)
         else:
             defense = cast(TrainedDefense, bundle.load_layers(folder.path)[1][0][1])
     except OSError as error:
         raise cannot_write(folder.path, error) from error
-    ledger = dict(fitted["ledger"])
-    certificate = comparison = None
-    if defense.labelled:
-        comparison = _compare(plan, defense, folder, config.budget - reserved, report)
-        ledger |= comparison.pop("ledger")
+    comparison = _compare(plan, defense, folder, config.budget - reserved, session, told) if defense.labelled else {}
+    certificate = None
     if reserved and sigma is not None:
-        certificate, ledger["certify"] = _certify(plan, defense, folder, sigma, reserved, report)
-    results = {
+        certificate = _certify(plan, defense, folder, sigma, reserved, session, told)
+    return {
         "defense": config.defense,
         "target": config.target,
         "data": config.data,
@@ -204,14 +220,12 @@ def execute_defend(plan: DefendPlan, folder: DefendFolder, *, report: Report | N
         "seconds": fitted["seconds"],
         "fit": fitted["report"],
         "certificate": certificate,
-        "comparison": comparison,
-        "ledger": ledger,
+        "comparison": {name: part for name, part in comparison.items() if name != "ledger"} or None,
+        **session.costs(fitted, comparison),
     }
-    folder.write("results.json", results)
-    return results
 
 
-def _fit(plan: DefendPlan, folder: DefendFolder, budget: int, report: Report | None) -> dict[str, Any]:
+def _fit(plan: DefendPlan, folder: DefendFolder, budget: int, report: Report) -> dict[str, Any]:
     config = plan.config
     path = folder.path / "answers.sqlite"
     with Journal(path) as journal:
@@ -237,14 +251,19 @@ def _fit(plan: DefendPlan, folder: DefendFolder, budget: int, report: Report | N
 
 
 def _compare(
-    plan: DefendPlan, defense: TrainedDefense, folder: DefendFolder, budget: int, report: Report | None
+    plan: DefendPlan,
+    defense: TrainedDefense,
+    folder: DefendFolder,
+    budget: int,
+    session: Session,
+    report: Report,
 ) -> dict[str, Any]:
     """Simpler means beside the defense, on the held-out images; what was answered before is not asked again."""
     done: dict[str, Any] | None = folder.read("comparison.json")
     if done is not None:
         return done
     training, test = plan.data, plan.test
-    oracle = Oracle(plan.oracle.target, max_batch=plan.oracle.max_batch)
+    oracle = session.also(Oracle(plan.oracle.target, max_batch=plan.oracle.max_batch))
     try:
         with Journal(folder.path / "comparison.sqlite") as journal:
             found = defense.compare(
@@ -258,7 +277,7 @@ def _compare(
             )
     except OSError as error:
         raise cannot_write(folder.path, error) from error
-    comparison = {**(found or {}), "ledger": {purpose: asdict(ledger) for purpose, ledger in oracle.books.items()}}
+    comparison = found or {}
     folder.write("comparison.json", comparison)
     return comparison
 
@@ -269,31 +288,35 @@ def _certify(
     folder: DefendFolder,
     sigma: float,
     queries: int,
-    report: Report | None,
-) -> tuple[dict[str, Any], dict[str, int]]:
+    session: Session,
+    report: Report,
+) -> dict[str, Any]:
     """Certify held-out images with what the budget has set aside, as many as it decides."""
     # About 100 samples choose a class and 300 decide (shared/reference, 3.7), so few enough images are taken.
     count = max(1, min(len(plan.test), queries // 400))
     chosen = plan.test.select(limit=count, seed=plan.config.seed)
-    oracle = Oracle(defense.wrap(plan.oracle.target), max_batch=plan.oracle.max_batch)
+    oracle = session.also(Oracle(defense.wrap(plan.oracle.target), max_batch=plan.oracle.max_batch))
     path = folder.path / "certificate.safetensors"
+    state = Certificate.load(path) if path.exists() else None
+    with on_record(oracle, folder.path / "certificate.sqlite", state) as asked:
 
-    def on_progress(found: Certificate) -> None:
-        found.save(path)
-        if report is not None:
+        def on_progress(found: Certificate) -> None:
+            found.save(path)
+            if isinstance(asked, Recorded):
+                asked.next_slice()
             report("certify", found.queries, queries)
 
-    certificate = certify(
-        oracle,
-        chosen.inputs,
-        chosen.labels,
-        sigma=sigma,
-        radii=(sigma / 2, sigma),
-        budget=queries,
-        seed=plan.config.seed,
-        indices=chosen.indices,
-        on_progress=on_progress,
-        resume=Certificate.load(path) if path.exists() else None,
-    )
+        certificate = certify(
+            asked,
+            chosen.inputs,
+            chosen.labels,
+            sigma=sigma,
+            radii=(sigma / 2, sigma),
+            budget=queries,
+            seed=plan.config.seed,
+            indices=chosen.indices,
+            on_progress=on_progress,
+            resume=state,
+        )
     certificate.save(path)
-    return certificate.to_json(), {"queries": certificate.queries, "calls": oracle.books["certify"].calls}
+    return certificate.to_json()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,14 @@ from torch import Tensor
 
 from bbox import targets
 from bbox.errors import InputError, TargetError
-from bbox.oracle import Oracle
+from bbox.oracle import Oracle, Purpose
 from bbox.results.fits import check_fits, check_kind, match_classes
 from bbox.results.judged import Files, files_of
 from bbox.results.outcome import ask_labels
 from bbox.results.plain_folder import PlainFolder, cannot_write
+from bbox.results.records import LiveConfig
+from bbox.results.spending import purse_of, settled
+from bbox.targets.account import Terms, on_account
 from bbox.targets.base import REFUSED, Target
 from bbox.votes import most_frequent
 
@@ -26,6 +30,7 @@ __all__ = ["Answers", "evaluate_folder", "evaluate_target", "fooling"]
 
 Report = Callable[[str, int, int], None]
 ORIGINALS = "originals"
+_COUNTS = ("queries", "requests", "billed", "retried")  # of a ledger: what evaluations keep
 
 
 class Answers:
@@ -48,6 +53,10 @@ class Answers:
                 "CREATE TABLE IF NOT EXISTS ledgers (target TEXT, purpose TEXT, queries INTEGER, "
                 "PRIMARY KEY (target, purpose)) WITHOUT ROWID"
             )
+            there = {row[1] for row in self._db.execute("PRAGMA table_info(ledgers)")}
+            for count in _COUNTS:  # files from before live targets have none but the queries
+                if count not in there:
+                    self._db.execute(f"ALTER TABLE ledgers ADD COLUMN {count} INTEGER NOT NULL DEFAULT 0")
         except sqlite3.OperationalError as error:
             raise cannot_write(path, OSError(str(error))) from error
         except sqlite3.DatabaseError as error:
@@ -65,20 +74,25 @@ class Answers:
         return dict(rows.fetchall())
 
     def ledger(self, target: str) -> dict[str, dict[str, int]]:
-        """Queries that the target was asked in all evaluations of the run, by purpose."""
-        rows = self._db.execute("SELECT purpose, queries FROM ledgers WHERE target = ?", (target,))
-        return {purpose: {"queries": queries} for purpose, queries in rows.fetchall()}
+        """What the target was asked and sent in all evaluations of the run, by purpose."""
+        rows = self._db.execute(f"SELECT purpose, {', '.join(_COUNTS)} FROM ledgers WHERE target = ?", (target,))
+        return {purpose: dict(zip(_COUNTS, counts, strict=True)) for purpose, *counts in rows.fetchall()}
 
-    def record(self, target: str, purpose: str, queries: int, answers: Sequence[tuple[str, int, int]] = ()) -> None:
-        """Write down what was asked, and answers: (method, example, label)."""
+    def record(
+        self, target: str, purpose: str, counts: Sequence[int], answers: Sequence[tuple[str, int, int]] = ()
+    ) -> None:
+        """Write down what was asked and sent (queries, requests, rows billed, rows retried), and answers: (method,
+        example, label)."""
+        added = ", ".join(f"{count} = {count} + excluded.{count}" for count in _COUNTS)
         try:
             self._db.execute("BEGIN")
             self._db.executemany(
                 "INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?)", [(target, *answer) for answer in answers]
             )
             self._db.execute(
-                "INSERT INTO ledgers VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET queries = queries + excluded.queries",
-                (target, purpose, queries),
+                f"INSERT INTO ledgers (target, purpose, {', '.join(_COUNTS)}) VALUES (?, ?, ?, ?, ?, ?) "
+                f"ON CONFLICT DO UPDATE SET {added}",
+                (target, purpose, *counts),
             )
             self._db.execute("COMMIT")
         except sqlite3.OperationalError as error:
@@ -91,22 +105,27 @@ def evaluate_target(
     answers: Answers,
     *,
     max_batch: int = 64,
+    terms: Terms | None = None,
     report: Report | None = None,
 ) -> dict[str, Any]:
     """Ask one target the originals and every method's files, and say how many answers changed.
 
-    Queries: (1 + methods) x examples on the ``evaluate`` ledger, less what is on record; 1 on ``probe``. A target that
-    answers at random is asked each row 11 times, and the most frequent answer counts. The ledger that is returned is of
-    all evaluations of the run.
+    Queries: (1 + methods) x examples on the ``evaluate`` ledger, less what is on record; 1 on ``probe``, 2 of a live
+    target. A target that answers at random is asked each row 11 times, and the most frequent answer counts. The ledger
+    that is returned is of all evaluations of the run.
+
+    Args:
+        terms: what a live target is allowed (patience, requests).
 
     Raises:
         UsageError, InputError: the target does not take the data.
         TargetError: it failed; what it answered is on record.
     """
-    oracle = Oracle(target, max_batch=max_batch)
-    check_fits(oracle, files.data)
+    max_batch = min(max_batch, target.batch or max_batch)
+    oracle = Oracle(target, max_batch=max_batch, terms=terms)
     name = target.fingerprint()
-    answers.record(name, "probe", oracle.books["probe"].queries)
+    with _recorded(answers, name, oracle, "probe"):
+        check_fits(oracle, files.data)
     indices = files.data.indices.tolist()
     said: dict[str, Tensor] = {}
     for method, read in {ORIGINALS: lambda places: files.data.inputs[places], **files.methods}.items():
@@ -116,16 +135,11 @@ def evaluate_target(
             if report is not None:
                 report(f"{target.name}: {method}", len(known), len(indices))
             part = missing[start : start + max_batch]
-            before = oracle.books["evaluate"].queries
-            try:
+            with _recorded(answers, name, oracle, "evaluate") as judged:
                 copies, _ = ask_labels(oracle, oracle.admissible(read(part)), "evaluate")
-            except TargetError:
-                answers.record(name, "evaluate", oracle.books["evaluate"].queries - before)
-                raise
-            labels = most_frequent(copies, copies != REFUSED).tolist()
-            asked = [indices[place] for place in part]
-            judged = [(method, index, label) for index, label in zip(asked, labels, strict=True)]
-            answers.record(name, "evaluate", copies.numel(), judged)
+                labels = most_frequent(copies, copies != REFUSED).tolist()
+                asked = [indices[place] for place in part]
+                judged += [(method, index, label) for index, label in zip(asked, labels, strict=True)]
             known |= dict(zip(asked, labels, strict=True))
         said[method] = torch.tensor([known[index] for index in indices])
     clean = said.pop(ORIGINALS)
@@ -152,25 +166,51 @@ def evaluate_folder(
     device: str | None = None,
     trust: bool = False,
     report: Report | None = None,
+    patience: float = 60.0,
+    max_requests: int | None = None,
 ) -> dict[str, Any]:
     """Ask targets the files of a run; returns the content of its ``evaluation.json``, which earlier ones are kept in.
+
+    Args:
+        patience: seconds that a live target may be silent.
+        max_requests: requests to live targets in all evaluations of the run, retries among them, a hard limit.
 
     Raises:
         UsageError, InputError, TargetError: see ``evaluate_target``; what was answered until then is on record.
     """
+    live = LiveConfig(patience=patience, max_requests=max_requests)
     files = files_of(path)
-    loaded = [targets.load(spec, options=dict(options or {}), trust=trust, device=device) for spec in specs]
+    with on_account(live.terms()):
+        loaded = [targets.load(spec, options=dict(options or {}), trust=trust, device=device) for spec in specs]
     folder = PlainFolder(path)
+    terms = live.terms(purse_of(live, folder))
     found: dict[str, Any] = folder.read("evaluation.json") or {"schema_version": 1, "targets": []}
-    with Answers(path) as answers:
+    with Answers(path) as answers, settled(terms):
         for target in loaded:
             check_kind(target, files.data)
             judged = replace(files, data=match_classes(files.data, target))
-            figures = evaluate_target(target, judged, answers, max_batch=max_batch, report=report)
+            try:
+                figures = evaluate_target(target, judged, answers, max_batch=max_batch, terms=terms, report=report)
+            except TargetError as error:  # an evaluation goes on when it is asked again
+                raise type(error)(str(error).replace("--resume", "the same command")) from error
             others = [t for t in found["targets"] if t["target"] != figures["target"]]
             found["targets"] = [*others, figures]
             folder.write("evaluation.json", found)
     return found
+
+
+@contextmanager
+def _recorded(answers: Answers, name: str, oracle: Oracle, purpose: Purpose) -> Iterator[list[tuple[str, int, int]]]:
+    """Write down, at the end of the block, what it has asked and sent, also where it failed, and the answers that it
+    put in the list."""
+    ledger = oracle.books[purpose]
+    before = [getattr(ledger, count) for count in _COUNTS]
+    judged: list[tuple[str, int, int]] = []
+    try:
+        yield judged
+    finally:
+        counts = [getattr(ledger, count) - then for count, then in zip(_COUNTS, before, strict=True)]
+        answers.record(name, purpose, counts, judged)
 
 
 def fooling(changed: Tensor) -> dict[str, Any]:

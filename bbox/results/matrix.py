@@ -32,8 +32,8 @@ from bbox.results.records import Config
 from bbox.results.row_costs import measure_row
 from bbox.results.run import Progress, execute
 from bbox.results.session import check_same, describe_run, load_target
+from bbox.results.spending import settled
 from bbox.results.store import RunFolder, StorageError
-from bbox.targets.account import Meter, Purse, Terms
 from bbox.targets.base import Target
 
 __all__ = [
@@ -189,11 +189,9 @@ def _measure(matrix: Matrix, row: Row, path: Path, used: int) -> tuple[int, dict
     defended = matrix.target(row, bundle_name(path / row.folder)) if row.layers else bare
     cell = next((cell for cell in row.cells if (path / cell.path / "run.json").exists()), None)
     with nullcontext() if cell is None else RunFolder.open(path / cell.path) as folder:
-        purse, terms = None, Terms(config.patience)
-        if config.max_requests is not None:
-            purse = Purse(config.max_requests, used, None if folder is None else folder.write_requests)
-            terms.meter = Meter(purse.lease, purse.limit)
-        try:
+        purse = config.purse(used, None if folder is None else folder.write_requests)
+        terms = config.terms(purse)
+        with settled(terms):
             measured = measure_row(
                 bare,
                 defended,
@@ -202,9 +200,6 @@ def _measure(matrix: Matrix, row: Row, path: Path, used: int) -> tuple[int, dict
                 quantize=config.quantize,
                 terms=terms,
             )
-        finally:
-            if terms.meter is not None:
-                terms.meter.give_back()
         return used if purse is None else purse.used, measured
 
 

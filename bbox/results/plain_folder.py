@@ -46,8 +46,8 @@ class PlainFolder:
         return folder
 
     def discard(self, files: Sequence[Path] = ()) -> None:
-        """Take back ``create``, for a run that was refused: its ``run.json``, these files, the folder if then empty."""
-        for path in (self.path / "run.json", *files):
+        """Take back ``create``, for a run that was refused: its JSON files, these files, the folder if then empty."""
+        for path in (*(self.path / f"{name}.json" for name in ("run", "sessions", "requests")), *files):
             path.unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             self.path.rmdir()
@@ -87,6 +87,23 @@ class PlainFolder:
             return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
         except (OSError, ValueError) as error:
             raise InputError(f"{path} cannot be read ({error}); put it back, or delete it") from error
+
+    def sessions(self) -> list[dict[str, Any]]:
+        """What each session of the run (the first, each resume) has asked (``bbox.results.spending.Session``)."""
+        read: list[dict[str, Any]] = self.read("sessions.json") or []
+        return read
+
+    def requests(self) -> int:
+        """Requests of the run's limit that were reserved so far."""
+        return int((self.read("requests.json") or {"used": 0})["used"])
+
+    def write_requests(self, used: int) -> None:
+        """Write down how many requests of the limit are reserved.
+
+        Raises:
+            StorageError: the disk is full, or the folder is gone.
+        """
+        self.write("requests.json", {"used": used})
 
     def write(self, name: str, content: Any) -> None:
         """Write a JSON file.

@@ -18,7 +18,7 @@ from bbox.errors import InputError, UsageError
 from bbox.oracle import Oracle
 from bbox.results.fits import check_fits, check_kind, match_classes
 from bbox.results.records import Config
-from bbox.targets.account import Meter, Purse, Terms
+from bbox.targets.account import Purse
 from bbox.targets.base import Target
 from bbox.zo import fold, root_keys, uniform
 
@@ -90,14 +90,13 @@ def prepare(
     _check_access(config, attack, target)
     quantize: Any = config.quantize
     data = match_classes(data, target)
-    purse = None if config.max_requests is None else Purse(config.max_requests, used_requests)
-    terms = Terms(config.patience, None if purse is None else Meter(purse.lease, purse.limit))
+    purse = config.purse(used_requests)
     oracle = Oracle(
         target,
         max_batch=min(config.max_batch or 128, target.batch or 128),
         quantize=quantize,
         limit=config.max_queries,
-        terms=terms,
+        terms=config.terms(purse),
         cache=_cache(config, target),
     )
     full = data

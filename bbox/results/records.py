@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Self
 
 from bbox.domain import NORMS
 from bbox.errors import UsageError
 from bbox.oracle import StopReason
+from bbox.targets.account import Meter, Purse, Terms
 
-__all__ = ["SCHEMA_VERSION", "Config", "Example", "JsonConfig"]
+__all__ = ["SCHEMA_VERSION", "Config", "Example", "JsonConfig", "LiveConfig"]
 
 SCHEMA_VERSION = 2  # 2: figures of any norm ("norm", "median_distance"), 1: l2 only ("median_l2")
 
@@ -28,8 +29,42 @@ class JsonConfig:
         return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in data.items() if k in known})
 
 
+@dataclass(frozen=True, kw_only=True)
+class LiveConfig(JsonConfig):
+    """What a run allows a live target; the part that the options of all commands which may ask one have in common.
+
+    Attributes:
+        patience: seconds that a live target may be silent.
+        max_requests: requests of the whole run, retries among them; ``None`` for no limit.
+        price_per_1k: what 1,000 rows sent to the target cost, in any currency.
+
+    Raises:
+        UsageError: a number out of its range.
+    """
+
+    patience: float = 60.0
+    max_requests: int | None = None
+    price_per_1k: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.max_requests is not None and self.max_requests < 1:
+            raise UsageError(f"max_requests is {self.max_requests}, expected at least 1")
+        for name in ("patience", "price_per_1k"):
+            number = getattr(self, name)
+            if number is not None and not 0 < number < math.inf:
+                raise UsageError(f"{name} is {number:g}, expected more than 0")
+
+    def purse(self, used: int = 0, keep: Callable[[int], None] | None = None) -> Purse | None:
+        """What is left of the limit on requests, of which so many are used; ``None`` without one."""
+        return None if self.max_requests is None else Purse(self.max_requests, used, keep)
+
+    def terms(self, purse: Purse | None = None) -> Terms:
+        """What one oracle, or several together, allow a live target that is paid from this purse."""
+        return Terms(self.patience, None if purse is None else Meter(purse.lease, purse.limit))
+
+
 @dataclass(frozen=True)
-class Config(JsonConfig):
+class Config(LiveConfig):
     """What was asked for; all that a run depends on, as it stands in ``run.json``.
 
     Attributes:
@@ -40,9 +75,7 @@ class Config(JsonConfig):
         checkpoints: query counts at which results are reported; empty = by budget.
         stop_at: an example stops with ``success`` at this distance.
         tube: motions: how far a coordinate may move, in metres (``bbox.motion.domain.Tube``); ``None`` = 0.1.
-        patience: seconds that a live target may be silent; max_requests: requests of the whole run, retries among them.
         cache: file of the query cache, ``None`` for none.
-        price_per_1k: what 1,000 rows sent to the target cost, in any currency.
         engine: ``"local"`` or ``"ray"``; workers: Ray actors, each with a target of its own.
 
     Raises:
@@ -72,15 +105,13 @@ class Config(JsonConfig):
     max_batch: int | None = None
     device: str | None = None
     trust: bool = False
-    patience: float = 60.0
-    max_requests: int | None = None
     cache: str | None = None
-    price_per_1k: float | None = None
     engine: str = "local"
     workers: int = 2
 
     def __post_init__(self) -> None:
-        for name in ("budget", "max_queries", "limit", "image_size", "max_batch", "max_requests", "workers"):
+        super().__post_init__()
+        for name in ("budget", "max_queries", "limit", "image_size", "max_batch", "workers"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UsageError(f"{name} is {value}, expected at least 1")
@@ -88,8 +119,6 @@ class Config(JsonConfig):
             raise UsageError(f"engine is {self.engine!r}, expected local or ray")
         positive = (
             ("stop_at", (self.stop_at,)),
-            ("patience", (self.patience,)),
-            ("price_per_1k", (self.price_per_1k,)),
             ("tube", (self.tube,)),
             ("epsilon", self.epsilons),
             ("checkpoint", self.checkpoints),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -49,13 +49,27 @@ def load_plan(config: Config, *, used_requests: int = 0) -> Plan:
     return prepare(config, attack, load_target(config), images, starts=starts, used_requests=used_requests)
 
 
-def load_target(config: Config) -> Target:
-    """The target that is attacked; a live one is waited for as long as the run's patience says.
+class _TargetConfig(Protocol):
+    """Options that name a target and say how long a live one is waited for."""
+
+    @property
+    def target(self) -> str: ...
+    @property
+    def target_options(self) -> dict[str, Any]: ...
+    @property
+    def trust(self) -> bool: ...
+    @property
+    def device(self) -> str | None: ...
+    def terms(self) -> Terms: ...
+
+
+def load_target(config: _TargetConfig) -> Target:
+    """The target that a run asks; a live one is waited for as long as the run's patience says.
 
     Raises:
         UsageError, InputError, TargetError: see ``bbox.targets.load``.
     """
-    with on_account(Terms(config.patience)):
+    with on_account(config.terms()):
         return targets.load(config.target, options=config.target_options, trust=config.trust, device=config.device)
 
 

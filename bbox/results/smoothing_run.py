@@ -3,20 +3,23 @@
 run.json         what was asked, versions, hardware, fingerprints of target and data
 defense.json     the bundle: the target defended:FOLDER
 examples.json    each program's answers and certificate, replaced after each slice; a resume goes on behind it
+answers.sqlite   live targets: every answer, so that a resume asks nothing of the slice under way again
+sessions.json    queries and seconds of each session; with --max-requests requests.json has what is reserved
 results.json     the figures
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 import numpy as np
 
 from bbox import data as data_module
-from bbox import targets
+from bbox.cache import AnswerCache
 from bbox.code.program import Program, Programs
 from bbox.code.site import site_of
 from bbox.data.base import CodeSet
@@ -28,8 +31,10 @@ from bbox.errors import InputError, UsageError
 from bbox.oracle import UNKNOWN, Answers, Oracle, Purpose
 from bbox.results.fits import check_fits, match_classes
 from bbox.results.plain_folder import PlainFolder
-from bbox.results.records import JsonConfig
-from bbox.results.session import describe_run
+from bbox.results.records import LiveConfig
+from bbox.results.session import describe_run, load_target
+from bbox.results.spending import Session, purse_of, settled
+from bbox.targets.account import Purse
 
 __all__ = ["NAME", "SmoothingConfig", "SmoothingFolder", "SmoothingPlan", "execute_smoothing", "plan_smoothing"]
 
@@ -42,7 +47,7 @@ Report = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
-class SmoothingConfig(JsonConfig):
+class SmoothingConfig(LiveConfig):
     """What was asked for, as it stands in ``run.json``.
 
     Attributes:
@@ -64,6 +69,7 @@ class SmoothingConfig(JsonConfig):
     trust: bool = False
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name in ("budget", "limit", "max_batch"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -81,6 +87,7 @@ class SmoothingPlan:
     oracle: Oracle
     data: CodeSet
     samples: int
+    purse: Purse | None = None
 
     def describe(self, command: str) -> dict[str, Any]:
         """The content of ``run.json``."""
@@ -88,17 +95,22 @@ class SmoothingPlan:
         return {"kind": NAME, **described, "names": self.defense.state()[0]["names"]}
 
 
-def plan_smoothing(config: SmoothingConfig) -> SmoothingPlan:
-    """Load target and data, check that they fit, and ask the target one row (on the ``probe`` ledger).
+def plan_smoothing(config: SmoothingConfig, folder: PlainFolder | None = None) -> SmoothingPlan:
+    """Load target and data, check that they fit, and ask the target one row (on the ``probe`` ledger), a live one
+    twice.
+
+    Args:
+        folder: of the run that is gone on with, which knows how many requests are used.
 
     Raises:
         UsageError, InputError: in one line, what does not fit.
     """
     defense = cast(RenameSmoothing, make_defense(NAME, config.options))
-    target = targets.load(config.target, options=config.target_options, trust=config.trust, device=config.device)
+    target, purse = load_target(config), purse_of(config, folder)
     defense.wrap(target)  # refuses what it cannot stand around
     data: Any = data_module.load(config.data).select(limit=config.limit)
-    oracle = Oracle(target, max_batch=config.max_batch or 256)
+    max_batch = min(config.max_batch or 256, target.batch or 256)
+    oracle = Oracle(target, max_batch=max_batch, terms=config.terms(purse))
     each = 1 + defense.n
     most = (config.budget - 1) // each
     if most < 1:
@@ -108,9 +120,11 @@ def plan_smoothing(config: SmoothingConfig) -> SmoothingPlan:
     if isinstance(data, CodeSet):
         data = match_classes(data, target)
         site_of(data.inputs[0])  # the grammar is there
-    check_fits(oracle, data)
+    with settled(oracle.terms):
+        check_fits(oracle, data)
     left = config.budget - 1 - each * len(data)
-    return SmoothingPlan(config, defense, oracle, data, min(_SAMPLES, left // len(data)) if defense.keep else 0)
+    samples = min(_SAMPLES, left // len(data)) if defense.keep else 0
+    return SmoothingPlan(config, defense, oracle, data, samples, purse)
 
 
 class SmoothingFolder(PlainFolder):
@@ -151,30 +165,39 @@ def execute_smoothing(plan: SmoothingPlan, folder: SmoothingFolder, *, report: R
         return finished
     config, oracle, data = plan.config, plan.oracle, plan.data
     bundle.save(folder.path, [(NAME, plan.defense)], oracle.target, options=config.target_options, trust=config.trust)
-    done: dict[str, Any] = folder.read("examples.json") or {"examples": [], "ledger": {}}
-    examples, before = done["examples"], done["ledger"]
-    while len(examples) < len(data):
-        if report is not None:
-            report("programs", len(examples), len(data))
-        places = range(len(examples), min(len(examples) + _SLICE, len(data)))
-        examples += _measure(plan, places)
-        ledger = _added(before, {purpose: asdict(book) for purpose, book in oracle.books.items()})
-        folder.write("examples.json", {"examples": examples, "ledger": ledger})
-        done["ledger"] = ledger
-    results = {
-        "defense": plan.defense.describe(),
-        "target": config.target,
-        "data": config.data,
-        "budget": config.budget,
-        "seed": config.seed,
-        "samples": plan.samples,
-        "alpha": config.alpha,
-        **_figures(examples, sampled=bool(plan.samples)),
-        "ledger": done["ledger"],
-        "examples": examples,
-    }
-    folder.write("results.json", results)
+    done: dict[str, Any] = folder.read("examples.json") or {"examples": []}
+    examples = done["examples"]
+    with Session(folder, plan) as session, _kept(oracle, folder):
+        while len(examples) < len(data):
+            session.reporting(report)("programs", len(examples), len(data))
+            places = range(len(examples), min(len(examples) + _SLICE, len(data)))
+            examples += _measure(plan, places)
+            session.save()
+            folder.write("examples.json", {**done, "examples": examples})
+        results = {
+            "defense": plan.defense.describe(),
+            "target": config.target,
+            "data": config.data,
+            "budget": config.budget,
+            "seed": config.seed,
+            "samples": plan.samples,
+            "alpha": config.alpha,
+            **_figures(examples, sampled=bool(plan.samples)),
+            **session.costs(done),
+            "examples": examples,
+        }
+        folder.write("results.json", results)
     return results
+
+
+@contextmanager
+def _kept(oracle: Oracle, folder: SmoothingFolder) -> Iterator[None]:
+    """Inside, the answers of a live target lie on disk as they come. One that answers at random has no such record."""
+    if oracle.target.in_process or not oracle.target.deterministic or oracle.target.refuses:
+        yield
+        return
+    with AnswerCache(folder.path / "answers.sqlite") as oracle.cache:
+        yield
 
 
 def _measure(plan: SmoothingPlan, places: Sequence[int]) -> list[dict[str, Any]]:
@@ -262,15 +285,3 @@ def _share(hit: Any) -> dict[str, float]:
     count, total, half = int(hit.sum()), len(hit), (1 - _CONFIDENCE) / 2
     low, high = clopper_pearson_lower(count, total, half), clopper_pearson_upper(count, total, half)
     return {"value": count / total, "low": float(low), "high": float(high)}
-
-
-def _added(before: dict[str, dict[str, int]], now: dict[str, dict[str, int]]) -> dict[str, dict[str, int]]:
-    """Two ledgers in one."""
-    purposes = [*before, *(purpose for purpose in now if purpose not in before)]
-    return {
-        purpose: {
-            name: before.get(purpose, {}).get(name, 0) + now.get(purpose, {}).get(name, 0)
-            for name in (now.get(purpose) or before[purpose])
-        }
-        for purpose in purposes
-    }

@@ -26,6 +26,7 @@ from bbox.defenses.books import Books
 from bbox.defenses.label_mapping import LabelMapping
 from bbox.errors import BboxError, InternalError, TargetError, UsageError
 from bbox.oracle import Answers, Ledger, Oracle, Purpose
+from bbox.targets.account import Terms, on_account
 from bbox.targets.base import Target
 
 __all__ = ["ProcessWorker", "Replica", "processes"]
@@ -44,15 +45,22 @@ def processes(fused: Fused, course: Course, load: Callable[[], Target], count: i
         load: makes a worker's target, for example ``partial(bbox.targets.load, "zoo:digits")``.
 
     Raises:
-        UsageError: the target, the encoder or the data cannot be sent to a process.
+        UsageError: the target, the encoder or the data cannot be sent to a process; or a limit on requests, which
+            processes would not share.
     """
     objective, oracle = fused.objective, fused.objective.books.oracle
+    if oracle.terms.meter is not None:
+        raise UsageError(
+            f"max_requests is {oracle.terms.meter.limit}, and processes do not share a limit on requests; take threads "
+            "(workers of blackvip), or leave the limit out"
+        )
+    allowed = oracle.terms.patience, oracle.terms.share / max(1, count)
     options = {"max_batch": oracle.max_batch, "quantize": oracle.quantize}
     replica = (fused.prompter, fused.data, fused.spsa, fused.seed, fused.purpose)
     try:
         # By value: torch's own way keeps a file open for each tensor.
         setup = pickle.dumps(
-            (torch.get_num_threads(), load, options, objective.kind, objective.mapping, replica, course)
+            (torch.get_num_threads(), load, options, allowed, objective.kind, objective.mapping, replica, course)
         )
     except (pickle.PicklingError, AttributeError, TypeError) as error:
         reason = str(error).split("\n")[0]
@@ -128,9 +136,10 @@ class _Counted(Oracle):
         self._counts = counts
 
     def _deliver(self, rows: Batch, purpose: Purpose) -> Answers:
-        answers = super()._deliver(rows, purpose)
-        self._counts[:] = astuple(self.books[purpose])
-        return answers
+        try:
+            return super()._deliver(rows, purpose)
+        finally:  # what brought no answer may have been sent
+            self._counts[:] = astuple(self.books[purpose])
 
 
 class Replica:
@@ -163,9 +172,12 @@ def _serve(pipe: Connection, counts: MutableSequence[int]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the lead is interrupted too, and ends this one
     with suppress(EOFError, OSError):  # the lead is done, or gone
         try:
-            threads, load, options, kind, mapping, replica, course = pickle.loads(pipe.recv_bytes())
+            threads, load, options, allowed, kind, mapping, replica, course = pickle.loads(pipe.recv_bytes())
             torch.set_num_threads(threads)
-            objective = Objective(Books(_Counted(load(), counts, **options), {}), kind, mapping)
+            terms = Terms(allowed[0], share=allowed[1])
+            with on_account(terms):
+                target = load()
+            objective = Objective(Books(_Counted(target, counts, terms=terms, **options), {}), kind, mapping)
             prompter, data, spsa, seed, purpose = replica
             fused = Fused(prompter, data, objective, spsa, seed, purpose)
             train(prompter, Replica(fused, pipe), **course)

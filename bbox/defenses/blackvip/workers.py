@@ -23,7 +23,7 @@ from bbox.defenses.blackvip.train import Fused
 from bbox.defenses.books import Books
 from bbox.defenses.label_mapping import LabelMapping
 from bbox.defenses.randomness import row_digest
-from bbox.errors import TargetError
+from bbox.errors import RequestLimitError, TargetError
 from bbox.oracle import Ledger, Oracle
 
 __all__ = ["LocalWorker", "Step", "Worker", "Workers", "keys_of", "threads"]
@@ -109,6 +109,7 @@ class Workers:
 
     Raises (from ``values``):
         TargetError: all workers are lost; what they had answered is in the journal.
+        RequestLimitError: the limit on requests is reached.
     """
 
     def __init__(self, fused: Fused, crew: Sequence[Worker]) -> None:
@@ -116,7 +117,7 @@ class Workers:
         self.crew = list(crew)
         self._idle = deque(self.crew)  # those that are not lost, between two steps
         self._pool = ThreadPoolExecutor(max(1, len(self.crew)))
-        self._reason = "none was given"
+        self._lost: BaseException = TargetError("none was given")
 
     def __enter__(self) -> Workers:
         return self
@@ -172,7 +173,7 @@ class Workers:
             books.settle(rows, calls, purpose, delivered)
             error = future.exception()
             if isinstance(error, TargetError):
-                self._reason = str(error)
+                self._lost = error
                 todo.appendleft(number)  # first: the value without a perturbation is part of all differences
                 books.record(purpose, task.keys[number], math.nan, delivered, lost=True)
                 return
@@ -199,8 +200,10 @@ class Workers:
             for number in unwritten:
                 if number in found:
                     write(number)
+        if todo and isinstance(self._lost, RequestLimitError):
+            raise self._lost  # no worker is at fault
         if todo:
-            raise TargetError(f"all {len(self.crew)} workers are lost; the last one: {self._reason}")
+            raise TargetError(f"all {len(self.crew)} workers are lost; the last one: {self._lost}")
 
 
 def keys_of(points: Tensor, batch: Tensor) -> list[int]:

@@ -24,8 +24,12 @@ from bbox.defenses.blackvip.prompters import UniversalPrompt
 from bbox.defenses.blackvip.train import Course, Evaluator, Fused, Labelled, Schedule, Trained, train
 from bbox.defenses.blackvip.workers import LocalWorker, Worker, Workers, keys_of, threads
 from bbox.defenses.books import Books, Journal
-from bbox.errors import InternalError, TargetError, UsageError
+from bbox.errors import InternalError, RequestLimitError, TargetError, UsageError
 from bbox.oracle import Ledger, Oracle
+from bbox.serving import Faults, server
+from bbox.targets import load
+from bbox.targets.account import Meter as RequestMeter
+from bbox.targets.account import Purse, Terms
 from bbox.zo import SPSA, Gains
 from tests.defenses.blackvip.boxes import QUICK, SHAPE, Meter, images, leaning
 from tests.toys import Quadratic
@@ -310,3 +314,31 @@ def test_what_cannot_be_sent_is_refused_before_a_process_starts() -> None:
     setting = Setting.of(Oracle(Quadratic()))
     with pytest.raises(UsageError, match="need what can be pickled"):
         processes(setting.fused, setting.course, lambda: Meter(leaning), 1)
+
+
+def test_processes_ask_a_live_target_on_the_books_and_take_no_limit() -> None:
+    here = Setting.of(Oracle(Quadratic())).run(partial(threads, count=1))
+    with server(Quadratic(), Faults(rate_500=0.05, seed=1)) as up:
+        target = load(up.url)
+        limited = Terms(meter=RequestMeter(Purse(9).lease, 9))
+        setting = Setting.of(Oracle(target, terms=limited))
+        with pytest.raises(UsageError, match="max_requests is 9, and processes do not share a limit"):
+            processes(setting.fused, setting.course, partial(load, up.url), 1)
+        setting = Setting.of(Oracle(target))
+        with Workers(setting.fused, processes(setting.fused, setting.course, partial(load, up.url), 2)) as workers:
+            found = setting.train(workers)
+        target.close()
+    book = setting.books.oracle.books["fit"]
+    assert _same(found, here) and up.books.faults["500"] > 0
+    assert (book.queries, book.requests, book.billed) == (up.books.answered, up.books.requests, up.books.rows)
+    assert book.retried == book.billed - book.queries > 0
+
+
+def test_a_limit_on_requests_loses_no_worker() -> None:
+    with server(Quadratic(), Faults()) as up:
+        target = load(up.url)
+        setting = Setting.of(Oracle(target, terms=Terms(meter=RequestMeter(Purse(9).lease, 9))))
+        with pytest.raises(RequestLimitError, match="the limit of 9 requests"):
+            setting.run(partial(threads, count=2))
+        target.close()
+    assert up.books.requests == 9 == setting.books.oracle.books["fit"].requests
