@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import socket
 import threading
 from types import TracebackType
@@ -18,6 +17,7 @@ from bbox.serving.faults import Faults
 from bbox.serving.replies import TRANSPORT
 from bbox.serving.service import Service
 from bbox.targets.base import Target
+from bbox.targets.http.settings import loopback
 
 __all__ = ["Server"]
 
@@ -129,11 +129,7 @@ class _Closable(H11Protocol):
 
 
 def _bound(host: str, port: int) -> socket.socket:
-    try:
-        loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        loopback = False
-    if not loopback:
+    if not loopback(host):
         raise UsageError(
             f"--host {host} is not this machine's loopback; anybody could ask the model there, so use 127.0.0.1 "
             "(and a reverse proxy or a tunnel of your own)"

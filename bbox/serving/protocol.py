@@ -134,8 +134,9 @@ def _json() -> dict[str, str]:
 def _split(body: bytes, header_length: str | None) -> tuple[bytes, bytes]:
     if header_length is None:
         return body, b""
-    if not header_length.isdigit() or int(header_length) > len(body):
-        raise RefusedError(f"{LENGTH} is {header_length!r}, and the body has {len(body)} bytes")
+    # int() takes neither "²", which is a digit, nor thousands of figures.
+    if not header_length.isdecimal() or len(header_length) > 18 or int(header_length) > len(body):
+        raise RefusedError(f"{LENGTH} is {header_length[:40]!r}, and the body has {len(body)} bytes")
     return body[: int(header_length)], body[int(header_length) :]
 
 

@@ -156,6 +156,9 @@ class Service:
         self.books.most_at_once = max(self.books.most_at_once, self._in_hand)
         try:
             body = await request.body()
+            coding = request.headers.get("content-encoding", "identity")
+            if coding != "identity":
+                raise RefusedError(f"the request's Content-Encoding is {coding!r}; send it uncompressed")
             infer = await asyncio.to_thread(read_infer, body, request.headers.get(LENGTH), self.signature)
             self.books.rows += len(infer.rows)
             if draw.delay > 0:

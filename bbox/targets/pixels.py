@@ -45,6 +45,8 @@ class Pixels(nn.Module):
             or abs(_said(processor, "rescale_factor", 1 / 255) * 255 - 1) > 1e-6
         ):
             raise InputError(f"{where}: its image processor does not scale pixels by 1/255, which is all that is known")
+        if _said(processor, "do_pad", False):
+            raise InputError(f"{where}: its image processor pads images, which is not known here")
         mean, std = (
             torch.as_tensor(_said(processor, name, [0.0] * 3), dtype=torch.float32).reshape(-1, 1, 1)
             for name in ("image_mean", "image_std")

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.base import is_regressor
+from sklearn.base import BaseEstimator, is_regressor
 from skops import io
 from torch import Tensor
 
@@ -114,18 +114,21 @@ def _read(path: Path, trusted: set[str], trust: bool) -> Any:
         return io.load(path, trusted=unknown)
     except InputError:
         raise
+    except ImportError as error:  # a module of the user's
+        raise InputError(f"{path} needs what is not installed ({one_line(error)}); is it on PYTHONPATH?") from error
     except Exception as error:
         raise InputError(f"{path} is not a readable skops file: {one_line(error)[:300]}") from error
 
 
 def _classes(spec: str, found: Any) -> list[Any]:
     classes = getattr(found, "classes_", None)
-    if hasattr(found, "predict") and not is_regressor(found) and isinstance(classes, np.ndarray) and classes.ndim == 1:
+    numbers = isinstance(found, BaseEstimator) and is_regressor(found)  # which raises for what is no estimator
+    if hasattr(found, "predict") and not numbers and isinstance(classes, np.ndarray) and classes.ndim == 1:
         return list(classes.tolist())
     kind = type(found).__name__
     if isinstance(classes, list):
         raise InputError(f"{spec} is a {kind} of {len(classes)} outputs, expected a classifier of one")
-    what = "which predicts numbers, not classes" if is_regressor(found) else "and no fitted classifier"
+    what = "which predicts numbers, not classes" if numbers else "and no fitted classifier"
     raise InputError(f"{spec} is a {kind}, {what}; expected one with classes_ and predict")
 
 

@@ -95,7 +95,7 @@ def test_requests_with_parts_exchanged_or_left_out():
     assert read > 500 and refused > 5000
 
 
-@pytest.mark.parametrize("length", [None, "0", "5", "-1", "9999"])
+@pytest.mark.parametrize("length", [None, "0", "5", "-1", "9999", "²", "9" * 5000], ids=lambda length: str(length)[:5])
 def test_bytes_that_mean_nothing(length):
     rng = random.Random(1)
     for _ in range(200):

@@ -128,6 +128,10 @@ def test_refuses(folders, tmp_path):
     config = headless / "config.json"
     ViTModel(ViTConfig(**json.loads(config.read_text()))).save_pretrained(tmp_path / "weights")
     (headless / "model.safetensors").write_bytes((tmp_path / "weights" / "model.safetensors").read_bytes())
+    padded = Path(vit(tmp_path / "padded"))
+    processor = padded / "preprocessor_config.json"
+    padding = {"do_pad": True, "pad_size": {"height": 32, "width": 32}}
+    processor.write_text(json.dumps(json.loads(processor.read_text()) | padding))
     (tmp_path / "empty").mkdir()
     for folder, options, error, message in (
         (tmp_path / "gone", {}, UsageError, "no such folder; expected a folder of save_pretrained, or a hub id"),
@@ -141,6 +145,7 @@ def test_refuses(folders, tmp_path):
         ),
         (save_clip(tmp_path / "clip"), {}, InputError, "is CLIPModel, expected a model whose class ends in"),
         (headless, {}, InputError, "lacks .* weights of the model, for example .*; it is a model that was not trained"),
+        (padded, {}, InputError, "its image processor pads images, which is not known here"),
         (folders["vit"], {"size": 3}, UsageError, "has no option 'size'; it takes no options"),
     ):
         with pytest.raises(error, match=message) as caught:

@@ -1,5 +1,6 @@
 """sklearn:PATH on classifiers that scikit-learn has fitted and skops or joblib has saved."""
 
+import importlib
 import sys
 import zipfile
 
@@ -130,6 +131,16 @@ class Spy:
     """A type of the user's that skops knows nothing of."""
 
 
+def test_a_type_of_a_module_that_is_not_here(tmp_path, table, user_module, monkeypatch):
+    name = user_module("from sklearn.linear_model import LogisticRegression\nclass Mine(LogisticRegression): pass\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    path = saved(tmp_path, importlib.import_module(name).Mine(max_iter=50, tol=0.1).fit(*table))
+    monkeypatch.undo()
+    del sys.modules[name]
+    with pytest.raises(InputError, match=rf"needs what is not installed \(.*'{name}'\); is it on PYTHONPATH\?"):
+        load(path, options={"trusted": f"{name}.Mine"})
+
+
 def test_pickles_need_trust(tmp_path, table):
     model = LogisticRegression(max_iter=50, tol=0.1).fit(*table)
     for name in ("model.joblib", "model.pkl"):
@@ -149,6 +160,7 @@ def test_refuses(tmp_path, digits, table):
         archive.writestr("x", "y")
     unfitted = saved(tmp_path, LogisticRegression(), "unfitted.skops")
     regressor = saved(tmp_path, LinearRegression().fit(*table), "regressor.skops")
+    plain = saved(tmp_path, {"a": 1}, "plain.skops")
     both = saved(
         tmp_path, KNeighborsClassifier(1, algorithm="brute").fit(table[0], np.stack([table[1]] * 2, 1)), "both.skops"
     )
@@ -159,6 +171,7 @@ def test_refuses(tmp_path, digits, table):
         (tmp_path / "zip.skops", {}, InputError, "is not a readable skops file"),
         (unfitted, {}, InputError, "is a LogisticRegression, and no fitted classifier"),
         (regressor, {}, InputError, "is a LinearRegression, which predicts numbers, not classes"),
+        (plain, {}, InputError, "is a dict, and no fitted classifier"),
         (both, {}, InputError, "is a KNeighborsClassifier of 2 outputs, expected a classifier of one"),
         (whole, {"input_shape": "3,28,28"}, InputError, "takes 784 numbers a row, and input_shape=3x28x28 has others"),
         (whole, {"output": "1"}, UsageError, "has no option 'output'"),

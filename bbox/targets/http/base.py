@@ -33,7 +33,8 @@ class HttpTarget(Target):
     """A classifier behind HTTP.
 
     Calls may come from several threads. A row that the server refuses by itself (400, 413, 422), after it has answered
-    others, is answered NaN or -1, which the oracle books as invalid.
+    others, is answered NaN or -1, which the oracle books as invalid. Where it takes each row of a request that it has
+    refused, the rows were too many, and later requests hold half as many.
 
     Args:
         settings: where it is and how hard it may be asked.
@@ -53,6 +54,7 @@ class HttpTarget(Target):
         self.batch = together * settings.batch
         self.concurrency = -(-2 * settings.in_flight // together) if settings.in_flight > 1 else 1
         self.answered = False
+        self._most = settings.batch
         self._identity = dict(identity)
 
     @abstractmethod
@@ -81,7 +83,7 @@ class HttpTarget(Target):
             TargetError: the server does not answer, or refuses; ``RequestLimitError`` at the run's limit.
         """
         bill, terms = account()
-        size = self.settings.batch
+        size = self._most
         parts = [rows[start : start + size] for start in range(0, len(rows), size)]
 
         async def work(places: Places) -> list[Tensor | None]:
@@ -109,6 +111,8 @@ class HttpTarget(Target):
                 return None
             alone = [rows[place : place + 1] for place in range(len(rows))]
             found = await _all([self._ask(places, row, bill, terms) for row in alone])
+            if all(answer is not None for answer in found):  # no row is at fault: they were too many
+                self._most = min(self._most, len(rows) // 2)
             return self._together(found, [1] * len(alone))
         answer = self.decode(reply, len(rows))
         self.answered = True

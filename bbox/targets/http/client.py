@@ -115,7 +115,8 @@ class Client:
                 attempt.take_back()
                 text = self.clean(str(error))
                 if "CERTIFICATE_VERIFY_FAILED" in text:
-                    raise TargetError(f"{self.settings.where}: {text}; if it is right, give ca=FILE") from error
+                    hint = "; if it is right, give ca=FILE" if "issuer" in text or "self-signed" in text else ""
+                    raise TargetError(f"{self.settings.where}: {text}{hint}") from error
                 if "WRONG_VERSION_NUMBER" in text:
                     raise TargetError(f"{self.settings.where} speaks no TLS; is it an http:// address?") from error
                 raise self._again(_cause(error)) from error

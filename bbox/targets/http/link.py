@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-import ssl
 import threading
 import weakref
 from collections.abc import Callable, Coroutine
@@ -12,8 +11,8 @@ from typing import Any, TypeVar
 
 import httpx
 
-from bbox.errors import TargetError
-from bbox.targets.http.settings import Settings
+from bbox.errors import TargetError, UsageError
+from bbox.targets.http.settings import Settings, loopback
 
 __all__ = ["Link", "Places"]
 
@@ -84,18 +83,23 @@ class Link:
 
 
 def _clients(settings: Settings) -> list[httpx.AsyncClient]:
-    # Certificates are read once: a client that is told "True" reads them for itself, also for http://.
-    verify = settings.verify if isinstance(settings.verify, ssl.SSLContext) else httpx.create_ssl_context()
-    return [
-        httpx.AsyncClient(
-            headers=settings.headers.values(),
-            verify=verify,
-            timeout=httpx.Timeout(settings.timeout, connect=min(settings.timeout, 10.0), pool=None),
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=1, keepalive_expiry=_IDLE),
-            follow_redirects=False,
-        )
-        for _ in range(settings.in_flight)
-    ]
+    try:
+        return [
+            httpx.AsyncClient(
+                headers=settings.headers.values(),
+                verify=settings.verify,  # read once for all
+                timeout=httpx.Timeout(settings.timeout, connect=min(settings.timeout, 10.0), pool=None),
+                limits=httpx.Limits(max_connections=None, max_keepalive_connections=1, keepalive_expiry=_IDLE),
+                follow_redirects=False,
+                trust_env=not loopback(settings.url.host),  # a proxy elsewhere cannot reach what is here
+            )
+            for _ in range(settings.in_flight)
+        ]
+    except (ImportError, ValueError, httpx.InvalidURL) as error:  # their text may hold a part of a password
+        raise UsageError(
+            f"{settings.where}: the proxy in HTTP_PROXY, HTTPS_PROXY or ALL_PROXY cannot be used, expected "
+            "http://HOST:PORT (socks5:// needs the package httpx[socks]); NO_PROXY=HOST goes without it"
+        ) from error
 
 
 def _serve(loop: asyncio.AbstractEventLoop, clients: list[httpx.AsyncClient]) -> None:

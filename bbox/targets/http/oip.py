@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, cast
 
 import httpx
@@ -185,11 +185,14 @@ def _load(spec: str, options: Mapping[str, object]) -> InferenceTarget:
     client = Client(settings)
     try:
         about = _metadata(client, url, optional=given.input is not None)
-        binary = given.binary == "true"
-        if given.binary == "auto":
-            root = url.copy_with(path=url.path.partition("/models/")[0])
-            extensions = _metadata(client, root, optional=True).get("extensions")
-            binary = isinstance(extensions, list) and any("binary_tensor_data" in str(name) for name in extensions)
+        root = url.copy_with(path=url.path.partition("/models/")[0])
+        extensions = str(_metadata(client, root, optional=True).get("extensions"))
+        binary = given.binary == "true" or (given.binary == "auto" and "binary_tensor_data" in extensions)
+        if "model_configuration" in extensions:  # Triton's; metadata do not say what a batch may hold
+            config = _metadata(client, url.copy_with(path=f"{url.path}/config"), optional=True)
+            most = config.get("max_batch_size")
+            if type(most) is int and 0 < most < settings.batch:
+                settings = replace(settings, batch=most)
     finally:
         client.close()
     signature, shape, width = read_signature(spec, about, given.input, given.output, given.datatype, given.layout)

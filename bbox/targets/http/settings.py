@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ipaddress
 import math
+import os
 import ssl
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
@@ -15,7 +17,7 @@ from bbox.registry import check_options
 from bbox.targets.http.secrets import Headers, refuse_in_url
 from bbox.targets.options import Options, literal
 
-__all__ = ["COMMON", "Settings", "read_settings", "read_url", "split_headers"]
+__all__ = ["COMMON", "Settings", "loopback", "read_settings", "read_url", "split_headers"]
 
 COMMON = ("batch", "in_flight", "rows_per_second", "requests_per_second", "timeout", "tries", "ca", "bearer_env")
 _HEADER = "header."
@@ -44,12 +46,20 @@ class Settings:
     requests_per_second: float = math.inf
     timeout: float = 30.0
     tries: int = 10
-    verify: ssl.SSLContext | bool = True
+    verify: ssl.SSLContext = field(default_factory=httpx.create_ssl_context)
 
     @property
     def where(self) -> str:
         """The URL for messages, without its query."""
         return str(self.url.copy_with(query=None))
+
+
+def loopback(host: str) -> bool:
+    """Whether a host is this machine by its name or address."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def read_url(where: str, text: str) -> httpx.URL:
@@ -97,7 +107,7 @@ def read_settings(
 
     Raises:
         UsageError: an option is unknown or out of range, or an environment variable is not set.
-        InputError: the file of ``ca`` is none of certificates.
+        InputError: the file of ``ca`` or ``SSL_CERT_FILE`` is none of certificates.
     """
     named, rest = split_headers(options)
     for name, template in named.items():
@@ -114,7 +124,7 @@ def read_settings(
         requests_per_second=_positive(where, "requests_per_second", rest, math.inf),
         timeout=_positive(where, "timeout", rest, 30.0),
         tries=read.integer("tries", 10) or 10,
-        verify=True if ca is None else _certificates(where, ca),
+        verify=_certificates(where, ca),
     )
     return settings, read
 
@@ -135,8 +145,11 @@ def _positive(where: str, name: str, options: Mapping[str, object], default: flo
     return float(value)
 
 
-def _certificates(where: str, path: str) -> ssl.SSLContext:
+def _certificates(where: str, path: str | None) -> ssl.SSLContext:
     try:
+        if path is None:
+            return httpx.create_ssl_context()
         return ssl.create_default_context(cafile=str(Path(path).expanduser()))
     except OSError as error:  # ssl.SSLError is one
-        raise InputError(f"{where}: ca={path} is no file of PEM certificates ({error})") from error
+        named = f"SSL_CERT_FILE={os.environ.get('SSL_CERT_FILE')}" if path is None else f"ca={path}"
+        raise InputError(f"{where}: {named} is no file of PEM certificates ({error})") from error

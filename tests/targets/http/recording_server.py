@@ -132,6 +132,11 @@ def poison(value, code=422):
     return fault
 
 
+def at_most(rows):
+    """Refuse a request that holds more rows than these, as Triton does."""
+    return lambda handler, body: handler.say(400, "too many") if len(body["instances"]) > rows else None
+
+
 def _shut(connection):
     with contextlib.suppress(OSError):
         connection.shutdown(socket.SHUT_RDWR)

@@ -7,7 +7,7 @@ from email.utils import format_datetime
 
 import pytest
 import torch
-from recording_server import RecordingServer, brightness, drop, poison, slow, status
+from recording_server import RecordingServer, at_most, brightness, drop, poison, slow, status
 
 from bbox.errors import RequestLimitError, TargetError
 from bbox.oracle import Oracle
@@ -116,6 +116,17 @@ def test_a_refused_row_costs_itself_alone(server, api, code):
     oracle = Oracle(target)
     assert oracle.ask(ROWS).labels[4] == -1
     assert oracle.books["attack"].invalid == 1 and oracle.books["attack"].requests == 11
+
+
+def test_a_server_that_takes_fewer_rows_is_soon_asked_no_more(server, api):
+    target = api(server.url, batch=8, in_flight=1)
+    ask(target, ROWS[:1])
+    server.always = at_most(3)
+    for _ in range(2):
+        assert torch.allclose(ask(target, ROWS[:8])[0], EXPECTED[:8])
+    scores, bill = ask(target)
+    assert torch.allclose(scores, EXPECTED)
+    assert (bill.requests, bill.rows, bill.retried) == (5, 10, 0)  # of 2 rows each
 
 
 @pytest.mark.parametrize("code", [400, 401, 403, 404, 413, 415, 422, 405])

@@ -2,16 +2,13 @@
 
 import json
 import os
-import socket
-import subprocess
 import sys
-import time
 from pathlib import Path
 
-import httpx
 import joblib
 import pytest
 import torch
+from processes import free_port, serving
 from sklearn.linear_model import LogisticRegression
 
 import bbox
@@ -37,12 +34,6 @@ class Digits(MLModel):
         output = NumpyCodec.encode_output("scores", self.target(rows).numpy())
         return InferenceResponse(model_name=self.name, outputs=[output])
 """
-
-
-def free_port():
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
 
 
 @pytest.fixture(scope="module")
@@ -76,33 +67,9 @@ def mlserver(tmp_path_factory, classifier):
     (folder / "pictures" / "digits_runtime.py").write_text(RUNTIME)
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(folder / "pictures")}
     command = [str(Path(sys.executable).parent / "mlserver"), "start", "."]
-    with (folder / "log.txt").open("wb") as log:
-        process = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log)
-    try:
-        root = f"http://127.0.0.1:{ports[0]}"
-        _wait(root, process, folder / "log.txt")
+    root = f"http://127.0.0.1:{ports[0]}"
+    with serving(command, folder, environment, root):
         yield root
-    finally:
-        process.terminate()
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
-def _wait(root, process, log):
-    end = time.monotonic() + 120
-    while time.monotonic() < end:
-        try:
-            if httpx.get(f"{root}/v2/health/ready", timeout=5).status_code == 200:
-                return
-        except httpx.TransportError:
-            pass
-        if process.poll() is not None:
-            break
-        time.sleep(0.1)
-    raise AssertionError(f"MLServer does not start: {log.read_text()[-3000:]}")
 
 
 @pytest.fixture
