@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 import jmespath
 import numpy as np
+import orjson
 from torch import Tensor
 
 from bbox.batch import Batch, images
@@ -51,7 +51,7 @@ class ApiTarget(HttpTarget):
 
     def encode(self, rows: Batch) -> Message:
         """The request that the mapping makes of these rows."""
-        content = json.dumps(self.mapping.body(self._inputs(rows)), separators=(",", ":")).encode()
+        content = orjson.dumps(self.mapping.body(self._inputs(rows)))
         headers = {"Content-Type": "application/json"}
         return Message(self.mapping.method, self.settings.url, len(rows), content, headers)
 

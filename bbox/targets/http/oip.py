@@ -77,12 +77,13 @@ class InferenceTarget(HttpTarget):
         signature = self.signature
         given: dict[str, Any] = {"name": signature.input, "datatype": signature.datatype}
         request: dict[str, Any] = {"inputs": [given]}
+        data: Any
         if isinstance(rows, Programs):
             data, raw = self._texts(rows, given)
         else:
             pixels = laid_out(images(rows), signature.layout, signature.range, np.dtype(NUMPY[signature.datatype]))
             given["shape"] = list(pixels.shape)
-            data, raw = (None, pixels.tobytes()) if self.binary else (pixels.reshape(-1).tolist(), None)
+            data, raw = (None, pixels.tobytes()) if self.binary else (pixels.reshape(-1), None)
         if raw is None:
             given["data"] = data
         else:

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import orjson
 from numpy.typing import NDArray
 
 __all__ = ["LENGTH", "NUMPY", "ProtocolError", "array_of", "bytes_to_texts", "pack", "split_reply", "texts_to_bytes"]
@@ -29,8 +30,9 @@ class ProtocolError(Exception):
 
 
 def pack(request: Mapping[str, Any], raw: bytes | None) -> tuple[bytes, dict[str, str]]:
-    """A request as body and headers; ``raw`` is the data of its one input, ``None`` where they stand in the JSON."""
-    head = json.dumps(request, separators=(",", ":")).encode()
+    """A request as body and headers; ``raw`` is the data of its one input, ``None`` where they stand in the JSON, as a
+    list or as an array of numpy."""
+    head = orjson.dumps(request, option=orjson.OPT_SERIALIZE_NUMPY)  # 20 times faster than json
     if raw is None:
         return head, {"Content-Type": "application/json"}
     return b"".join((head, raw)), {"Content-Type": "application/octet-stream", LENGTH: str(len(head))}
