@@ -41,6 +41,7 @@ _FIELDS = {
 _OTHERS = ("attack", "data", "baseline", "robust_accuracy", *_GATES)
 _QUESTION = ("budget", "epsilons", "checkpoints", "seed", "limit", "indices", "norm", "quantize")
 _LISTED = 10
+_LONGEST = 200  # bytes of a folder's name; file systems take 255
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -87,19 +88,22 @@ class BboxCheck:
         from bbox.errors import BboxError
 
         __tracebackhide__ = True
-        given = {**self._marked(), **options}
         try:
-            results, message = self._run(model, inputs, labels, given)
-        except BboxError as error:
-            pytest.fail(f"bbox: {error}", pytrace=False)
+            results, message = self._run(model, inputs, labels, {**self._marked(), **options})
+        except BboxError as error:  # the test fails below: from in here, pytest tells of two exceptions
+            results, message = {"holds": False}, f"bbox: {error}"
         self._request.node.user_properties.append(("bbox", message.splitlines()[0]))
         if not results["holds"]:
             pytest.fail(message, pytrace=False)
         return results
 
     def _marked(self) -> dict[str, Any]:
+        from bbox.errors import UsageError
+
         found: dict[str, Any] = {}
         for marker in reversed(list(self._request.node.iter_markers("bbox"))):  # the closest one has the last word
+            if marker.args:
+                raise UsageError(f"the marker bbox takes names, got {marker.args[0]!r}; write bbox(attack=...)")
             found |= marker.kwargs
         return found
 
@@ -120,6 +124,8 @@ class BboxCheck:
         for name in ("epsilons", "checkpoints", "indices"):
             if name in fields:
                 fields[name] = _several(fields[name])
+                if name != "indices":  # of examples, the order is the user's
+                    fields[name] = tuple(sorted(set(fields[name])))
         target, data = _loaded(model, inputs, labels, given, fields)
         config = Config(**fields, target=target.name, data=data.name)
         gates = {name: given[name] for name in _GATES if name in given}
@@ -181,7 +187,8 @@ class BboxCheck:
         if out is None:
             base = Path(self._request.getfixturevalue("tmp_path")) / "bbox"
         else:
-            base = Path(out) / re.sub(r"[^\w.-]+", "-", self._request.node.nodeid).strip("-")
+            name = re.sub(r"[^\w.-]+", "-", self._request.node.nodeid).strip("-")
+            base = Path(out) / name.encode()[:_LONGEST].decode(errors="ignore")
         path, number = base, 1
         while path.exists():
             number += 1

@@ -66,6 +66,12 @@ def test_the_steps_pass_for_the_model_of_the_baseline(checkout: Path) -> None:
     assert ElementTree.parse(checkout / "robustness.xml").getroot().attrib["failures"] == "0"
 
 
+def test_the_cache_of_pip_hangs_on_a_file_that_every_repository_with_this_workflow_has() -> None:
+    setup = next(step["with"] for step in _job()["steps"] if "setup-python" in step.get("uses", ""))
+    assert setup["cache-dependency-path"] == ".github/workflows/robustness.yml", "its default file may not be there"
+    assert "Copy `robustness.yml` to `.github/workflows/`" in (CI / "README.md").read_text(encoding="utf-8")
+
+
 def test_the_steps_fail_for_a_weakened_model_and_leave_what_is_uploaded(checkout: Path) -> None:
     (check,) = _run(checkout, TARGET="torch:my_models:load")
     assert check.returncode == 1, check.stderr

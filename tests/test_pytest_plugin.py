@@ -101,6 +101,38 @@ def test_specs_several_attacks_and_the_closest_marker(suite: pytest.Pytester) ->
     suite.runpytest_inprocess().assert_outcomes(passed=1)
 
 
+def test_names_and_orders_of_other_peoples_tests(suite: pytest.Pytester) -> None:
+    suite.makepyfile("""
+    import unittest
+    import pytest
+
+    pytestmark = pytest.mark.bbox(budget=20, limit=6, epsilon=1.0)
+
+    @pytest.mark.parametrize("case", [pytest.param(1, id="\u00fc" * 300)])
+    def test_of_a_long_name(bbox_check, case):
+        bbox_check("zoo:digits", data="zoo:digits", robust_accuracy=0.5)
+
+    def test_checkpoints_in_any_order(bbox_check):
+        bbox_check("zoo:digits", data="zoo:digits", baseline="b.json", checkpoints=(20, 10))
+
+    class TestUnit(unittest.TestCase):
+        @pytest.fixture(autouse=True)
+        def _check(self, bbox_check):
+            self.check = bbox_check
+
+        def test_it(self):
+            self.check("zoo:digits", data="zoo:digits", robust_accuracy=0.5)
+
+    @pytest.mark.bbox("square")
+    def test_positional(bbox_check):
+        bbox_check("zoo:digits", data="zoo:digits", robust_accuracy=0.5)
+    """)
+    for words in (("--bbox-update",), ()):
+        result = suite.runpytest_inprocess("--bbox-out=kept", *words)
+        result.assert_outcomes(passed=3, failed=1)
+        assert "bbox: the marker bbox takes names, got 'square'; write bbox(attack=...)" in _text(result)
+
+
 @pytest.mark.parametrize(
     ("call", "told"),
     [
@@ -123,6 +155,13 @@ def test_a_mistake_is_one_line_and_no_traceback(call: str, told: str, suite: pyt
     assert told in _text(result)
     said = [line for line in result.outlines if line.startswith("bbox: ")]
     assert len(said) == 1 and "Traceback" not in _text(result)
+
+
+def test_a_mistake_is_one_exception_in_every_style_of_traceback(suite: pytest.Pytester) -> None:
+    suite.makepyfile("def test_it(bbox_check):\n    bbox_check('zoo:digits', data='zoo:digits')")
+    for style in ("line", "long", "native"):
+        text = _text(suite.runpytest_inprocess(f"--tb={style}"))
+        assert "bbox: bbox_check needs either" in text and "During handling" not in text
 
 
 def test_it_comes_with_the_package_and_costs_other_suites_no_torch(pytester: pytest.Pytester) -> None:

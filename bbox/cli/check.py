@@ -65,6 +65,8 @@ def check(ctx: click.Context, /, **values: Any) -> None:
     for name in ("junit", "markdown"):
         if values[name] is not None and not values[name].parent.is_dir():
             raise UsageError(f"--{name} {values[name]}: there is no folder {values[name].parent}")
+        if values[name] is not None and values[name].is_dir():
+            raise UsageError(f"--{name} {values[name]} is a folder, expected a file")
     path = values["resume"] or values["out"] or new_folder("check")
     results = run_check(
         values["baseline"],
@@ -77,8 +79,8 @@ def check(ctx: click.Context, /, **values: Any) -> None:
         threads=values["threads"] or "auto",
         watch=watcher(quiet=values["quiet"]),
     )
-    _write(results, values)
     tell(results, path, values, print_check)
+    _write(results, values)
     if values["update"]:
         say(f"{results['baseline']} is rewritten")
     elif not results["holds"]:
@@ -117,12 +119,16 @@ def _changes(ctx: click.Context) -> dict[str, Any]:
 def _write(results: dict[str, Any], values: dict[str, Any]) -> None:
     from bbox.results.check_text import junit, markdown
     from bbox.results.matrix import write_text
+    from bbox.results.plain_folder import cannot_write
 
     if values["junit"] is not None:
         write_text(values["junit"], junit(results))
     if values["markdown"] is not None:
-        with values["markdown"].open("a", encoding="utf-8") as page:  # the summary of a job has other steps' text too
-            page.write(markdown(results))
+        try:
+            with values["markdown"].open("a", encoding="utf-8") as page:  # a job's summary has other steps' text too
+                page.write(markdown(results))
+        except OSError as error:
+            raise cannot_write(values["markdown"], error) from error
 
 
 def print_check(results: dict[str, Any], path: Path) -> None:

@@ -38,8 +38,13 @@ def say(text: str) -> None:
 
 
 def new_folder(what: str) -> Path:
-    """Where a run is written that is given no ``--out``."""
-    return Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}-{what}"
+    """Where a run is written that is given no ``--out``: a folder that is not there yet."""
+    path = first = Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}-{what}"
+    number = 1
+    while path.exists():  # another run of this second
+        number += 1
+        path = first.with_name(f"{first.name}-{number}")
+    return path
 
 
 def tell(

@@ -96,7 +96,10 @@ def notes(comparison: dict[str, Any]) -> list[str]:
         if cut:
             lines.append(f"{run['label']}: {cut:,} searches were cut short before their budget was spent.")
         if not run["minimises"]:
-            lines.append(f"{run['label']} stays within a fixed epsilon and minimises no {norm}: no ratio is taken.")
+            lines.append(
+                f"{run['label']} stays within a fixed epsilon and minimises no {norm}: no ratio is taken. It has not "
+                "looked further than that, so its robust accuracy at a larger epsilon says no more."
+            )
     lines.append(
         f"Paired by example, {n:,} of them; robust accuracy over all, ratios over those that both runs attacked. "
         "Intervals: 95%, of a median by order statistics, of a difference by Tango's score. p: exact, two-sided "

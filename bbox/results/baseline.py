@@ -12,15 +12,19 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Self
+from types import UnionType
+from typing import Any, Self, get_args, get_origin, get_type_hints
 
 from bbox.errors import UsageError
 from bbox.options import HOW
 from bbox.results.matrix import write_text
+from bbox.results.matrix_plan import slug
+from bbox.results.records import Config
 from bbox.results.suite import Part
 
 __all__ = [
     "BASELINE_VERSION",
+    "NOT_PLAIN",
     "Baseline",
     "Entry",
     "Gates",
@@ -30,6 +34,7 @@ __all__ = [
 ]
 
 BASELINE_VERSION = 1
+NOT_PLAIN = ("target_class", "start_from", "stop_at", "max_queries")  # with these, outcomes say little of another model
 _FACTS = ("created", "command", "provenance", "versions", "hardware", "target", "data", "queries")
 
 
@@ -81,12 +86,11 @@ class Outcome:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
+        _check_kinds(data, get_type_hints(cls) | {"distances": tuple[float | None, ...]})
         distances = tuple(math.inf if d is None else float(d) for d in data["distances"])
-        if not isinstance(data["right"], bool) or any(not d >= 0 for d in distances):
-            raise ValueError(f"example {data['index']} has no distances, or no true or false for right")
-        return cls(
-            int(data["index"]), str(data["id"]), data["right"], distances, bool(data["success"]), int(data["queries"])
-        )
+        if any(d < 0 for d in distances):
+            raise ValueError(f"example {data['index']} has the distances {data['distances']}")
+        return cls(data["index"], data["id"], data["right"], distances, data["success"], data["queries"])
 
 
 @dataclass(frozen=True)
@@ -123,26 +127,66 @@ class Baseline:
         entries = tuple(_entry(attack) for attack in data["attacks"])
         if not entries:
             raise ValueError("it names no attack")
-        folders = [entry.part.folder for entry in entries]
-        if len(set(folders)) < len(folders) or any(Path(f).name != f or f in ("", "..") for f in folders):
+        folders, taken = [entry.part.folder for entry in entries], set[str]()
+        if any(f.endswith(".json") or slug(f, taken) != f for f in folders):
             raise ValueError(f"{folders} are no names of folders, each another one")
-        if any([o.index for o in e.outcomes] != [o.index for o in entries[0].outcomes] for e in entries):
+        indices = [outcome.index for outcome in entries[0].outcomes]
+        if any([outcome.index for outcome in entry.outcomes] != indices for entry in entries):
             raise ValueError("its attacks have different examples")
+        if len(set(indices)) < len(indices):
+            raise ValueError("an example is in it twice")
+        _check_kinds(data, get_type_hints(Gates))
         gates = Gates(**{f.name: float(data[f.name]) for f in fields(Gates)})
         facts = {key: data[key] for key in _FACTS if key in data}
-        str(data["target"]["fingerprint"]), str(data["data"]["fingerprint"])
+        for what in ("target", "data"):
+            _check_kinds(data[what], {"fingerprint": str})
+        if data["data"].get("whole_fingerprint") is not None:
+            _check_kinds(data["data"], {"whole_fingerprint": str})
         return cls(entries, gates, facts)
 
 
 def _entry(data: Mapping[str, Any]) -> Entry:
     kept = {key: value for key, value in data["config"].items() if key not in HOW}
+    _check_kinds(data, {"name": str, "folder": str})
+    _check_kinds(kept, {name: kind for name, kind in get_type_hints(Config).items() if name in kept})
     part = Part.from_json({**data, "config": kept})
     outcomes = tuple(Outcome.from_json(example) for example in data["examples"])
-    if not outcomes or not part.config.checkpoints or not part.config.epsilons:
+    checkpoints = part.config.checkpoints
+    if not outcomes or not checkpoints or not part.config.epsilons:
         raise ValueError(f"{part.name} has no examples, no checkpoints or no epsilons")
+    if list(checkpoints) != sorted(set(checkpoints)) or checkpoints[-1] > part.config.budget:
+        raise ValueError(f"{part.name} has checkpoints {list(checkpoints)}, expected rising ones within the budget")
+    for name in NOT_PLAIN:
+        if getattr(part.config, name) is not None:
+            raise ValueError(f"{part.name} was run with {name}, and a baseline holds plain untargeted runs")
     if any(len(outcome.distances) != len(part.config.checkpoints) for outcome in outcomes):
         raise ValueError(f"{part.name} has examples without a distance at each checkpoint")
     return Entry(part, outcomes)
+
+
+def _check_kinds(data: Mapping[str, Any], kinds: Mapping[str, Any]) -> None:
+    """Refuse a value of another kind: a file that people edit and merge must not change what is compared.
+
+    Raises:
+        KeyError: a name is missing.
+        ValueError: a value is not of its kind.
+    """
+    for name, kind in kinds.items():
+        if not _is_a(data[name], kind):
+            told = str(kind).replace("typing.", "") if get_args(kind) else kind.__name__
+            raise ValueError(f"{name} is {json.dumps(data[name])[:40]}, expected {told}")
+
+
+def _is_a(value: object, kind: Any) -> bool:
+    origin, inner = get_origin(kind), get_args(kind)
+    if origin is UnionType:
+        return any(_is_a(value, part) for part in inner)
+    if origin is tuple:  # a list, in JSON
+        return isinstance(value, list) and all(_is_a(part, inner[0]) for part in value)
+    if kind in (int, float):  # those that fit in 64 bits; true and false are none
+        number = isinstance(value, int if kind is int else int | float) and not isinstance(value, bool)
+        return number and abs(value) < (2**63 if kind is int else 1e300)  # type: ignore[arg-type]
+    return isinstance(value, origin or kind)
 
 
 def read_baseline(path: Path) -> Baseline:
@@ -155,7 +199,7 @@ def read_baseline(path: Path) -> Baseline:
         content = json.loads(path.read_text(encoding="utf-8"))
         if content.get("kind") != "baseline":
             raise ValueError('it does not say "kind": "baseline"')
-        version = int(content["baseline_version"])
+        version = content["baseline_version"]
         if version != BASELINE_VERSION:
             raise UsageError(f"{path} has schema {version}, this bbox reads {BASELINE_VERSION}; make it again")
         return Baseline.from_json(content)
@@ -163,7 +207,7 @@ def read_baseline(path: Path) -> Baseline:
         raise UsageError(f"{path}: no such file; make one with  bbox baseline --out {path}") from error
     except KeyError as error:
         raise UsageError(f"{path} is no baseline: it has no {error}; make one with  bbox baseline") from error
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise UsageError(f"{path} is no baseline: {error}; make one with  bbox baseline") from error
 
 

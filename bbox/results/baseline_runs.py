@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal
 
 from bbox.data.base import Examples
 from bbox.errors import UsageError
-from bbox.results.baseline import Baseline, Entry, Gates, Outcome
+from bbox.results.baseline import NOT_PLAIN, Baseline, Entry, Gates, Outcome
 from bbox.results.matrix_plan import slug
 from bbox.results.records import Config
 from bbox.results.run import figures
@@ -110,13 +110,13 @@ def baseline_of_runs(paths: Sequence[Path], gates: Gates) -> Baseline:
         config = Config.from_json(run["config"])
         if not found["complete"]:
             raise UsageError(f"{path} is not complete; go on with  bbox attack --resume {path}")
-        for name in ("target_class", "start_from", "stop_at", "max_queries"):
+        for name in NOT_PLAIN:
             if getattr(config, name) is not None:
                 raise UsageError(f"{path} was run with {name}, and a baseline holds plain untargeted runs")
         rows = found["summary"]["checkpoints"]
         config = replace(
             config,
-            checkpoints=tuple(row["queries"] for row in rows),
+            checkpoints=tuple(sorted({min(row["queries"], config.budget) for row in rows})),
             epsilons=tuple(cell["epsilon"] for cell in rows[0]["asr"]),
         )
         name = ":".join([config.attack, *(f"{key}={value}" for key, value in config.attack_options.items())])

@@ -77,8 +77,9 @@ def blind(figures: Sequence[dict[str, Any]]) -> Iterator[str]:
     count = sum(figure["detectable"] is None and not figure["fell"] for figure in figures)
     if count:
         yield (
-            f"too few examples: of {count} of {len(figures)} figures no fall would be seen; take more examples, or "
-            "fewer epsilons, checkpoints and attacks, which share alpha"
+            f"too few examples: of {count} of {len(figures)} figures no fall would be seen; take more examples, an "
+            "epsilon and a budget that more of them withstand, or fewer epsilons, checkpoints and attacks, which share "
+            "alpha"
         )
 
 
@@ -86,7 +87,8 @@ def markdown(check: dict[str, Any]) -> str:
     """GitHub-flavoured Markdown, for a job's summary."""
     lines = [f"## bbox check: {_escape(title(check))}", "", _row(HEADS), _row(["---"] * len(HEADS))]
     lines += [_row(map(_escape, cells(figure))) for figure in check["figures"]]
-    lines += ["", *blind(check["figures"]), _gates(check) + "; " + NOTE + "."]
+    for line in (*blind(check["figures"]), _gates(check) + "; " + NOTE):
+        lines += ["", _escape(line) + "."]
     for figure in check["figures"]:
         if figure["fell"]:
             lines += ["", f"**{_escape(label(figure))}**: {len(figure['fallen'])} examples are worse", ""]
@@ -143,8 +145,8 @@ def _row(texts: Any) -> str:
 
 
 def _escape(text: str) -> str:
-    """Text that Markdown shows as it is."""
-    return re.sub(r"([\\|<>`*_\[\]])", r"\\\1", text.replace("\n", " "))
+    """Text that GitHub's Markdown shows as it is; it takes $ for mathematics."""
+    return re.sub(r"([\\|<>`*_\[\]~$&])", r"\\\1", text.replace("\n", " "))
 
 
 def _clean(text: str) -> str:

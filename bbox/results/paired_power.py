@@ -28,15 +28,16 @@ def detectable_rate(seen: Paired, level: float) -> float | None:
     Args:
         level: of the test of this one figure.
 
-    Returns: a difference of proportions, ``None`` where no fall would be seen.
+    Returns: a difference of proportions, ``None`` where no fall would be seen, not even one to 0.
     """
     n, tolerance = seen.n, seen.tolerance
-    if n == 0:
+    if n == 0 or seen.before is None:
         return None
     edge = float(stats.norm.isf(level))
     region = score_region(n, tolerance, edge) if tolerance > 0 else _sign_region(n, level)
     noise = seen.gained / n
-    return _first(lambda fall: _chance(region, n, noise + fall, noise) >= POWER, tolerance, 1 - 2 * noise)
+    most = min(seen.before, 1 - 2 * noise)  # no proportion falls by more than itself
+    return _first(lambda fall: _chance(region, n, noise + fall, noise) >= POWER, tolerance, most)
 
 
 def examples_for_rate(seen: Paired, level: float) -> int | None:

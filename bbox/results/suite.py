@@ -107,6 +107,8 @@ def plan_parts(attacks: Sequence[str], config: Config, data: Examples) -> tuple[
     """
     if not attacks:
         raise UsageError("name at least one attack, for example: --attack cgba")
+    if max(config.checkpoints, default=0) > config.budget:
+        raise UsageError(f"checkpoint {max(config.checkpoints)} is beyond the budget of {config.budget} queries")
     parts: list[Part] = []
     taken: set[str] = set()
     for text in attacks:

@@ -112,6 +112,12 @@ def test_a_weaker_model_ends_with_1_and_tells_ci_systems(here: Callable[..., End
     table = [line for line in page.splitlines() if line.startswith("| ")]
     assert len(table) == 5 and all(line.replace("\\|", "").count("|") == len(HEADS) + 1 for line in table)
 
+    assert "\n\ntolerance 0.0% of accuracy" in page, "a paragraph of its own"
+    full = here("check", "--baseline", "robustness.json", *MODEL, "factor=1.3", *FAST, "--out", "d", "--markdown",
+                "/dev/full")  # fmt: skip
+    assert "cgba: median l2 at 60 queries: " in full.err, "what was found is printed before it is written"
+    assert full.err.strip().splitlines()[-1].startswith("bbox: cannot write /dev/full: No space left on device")
+
     known = here("check", "--baseline", "robustness.json", *MODEL, "factor=1.3", *FAST, "--tolerance", "0.9",
                  "--distance-tolerance", "0.5", "--quiet")  # fmt: skip
     assert known.code == 0, "a fall that the user tolerates"
@@ -140,6 +146,7 @@ def test_an_update_takes_the_new_model_as_it_is(here: Callable[..., Ended]) -> N
         (("--baseline", "robustness.json", "--target", "zoo:digit"), "did you mean 'digits'"),
         (("--baseline", "robustness.json", "--data", "zoo:shifted-digits-nope"), "zoo"),
         (("--baseline", "robustness.json", "--junit", "no/where.xml"), "there is no folder no"),
+        (("--baseline", "robustness.json", "--markdown", ".."), "--markdown .. is a folder, expected a file"),
         (("--baseline", "robustness.json", "--set", "factor"), "KEY=VALUE"),
         (("--baseline", "robustness.json", "--budget", "5"), "No such option"),
         (("--resume", "c", "--seed", "1"), "--seed cannot change on --resume"),

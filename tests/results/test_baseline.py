@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 from collections.abc import Callable
 from dataclasses import replace
@@ -218,6 +219,21 @@ BROKEN: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "twice": (lambda c: c["attacks"][0].update(folder=c["attacks"][1]["folder"]), "each another one"),
     "no data": (lambda c: c.pop("data"), "it has no 'data'"),
     "a list": (lambda c: c.update(attacks=5), "is no baseline"),
+    "infinite": (lambda c: c["attacks"][0]["examples"][0].update(index=math.inf), "index is Infinity, expected int"),
+    "true": (lambda c: c["attacks"][0]["examples"][0].update(distances=[True, 1]), "distances is"),
+    "half": (lambda c: c["attacks"][0]["config"].update(budget=40.5), "budget is 40.5, expected int"),
+    "no budget": (lambda c: c["attacks"][0]["config"].update(budget=None), "budget is null, expected int"),
+    "seed": (lambda c: c["attacks"][0]["config"].update(seed="x"), 'seed is "x", expected int'),
+    "target": (lambda c: c["attacks"][0]["config"].update(target=5), "target is 5, expected str"),
+    "options": (lambda c: c["attacks"][0]["config"].update(target_options=[1]), r"expected dict\[str, Any\]"),
+    "order": (lambda c: c["attacks"][0]["config"].update(checkpoints=[60, 30]), "expected rising ones"),
+    "beyond": (lambda c: c["attacks"][0]["config"].update(checkpoints=[30, 600]), "within the budget"),
+    "targeted": (lambda c: c["attacks"][0]["config"].update(target_class="next"), "holds plain untargeted runs"),
+    "two examples": (lambda c: [a["examples"].append(a["examples"][0]) for a in c["attacks"]], "is in it twice"),
+    "no fingerprint": (lambda c: c["data"].update(fingerprint=None), "fingerprint is null, expected str"),
+    "run.json": (lambda c: c["attacks"][0].update(folder="run.json"), "no names of folders"),
+    "level": (lambda c: c.update(alpha="0.05"), 'alpha is "0.05", expected float'),
+    "schema": (lambda c: c.update(baseline_version=math.inf), "has schema inf"),
 }
 
 
@@ -232,7 +248,7 @@ def test_a_file_that_is_no_baseline_is_refused_in_one_line(case: str, made: Path
     assert not (tmp_path / "out").exists(), "nothing was started"
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "null", "\xff\xfe", '{"kind": "baseline"}'])
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", "\xff\xfe", '{"kind": "baseline"}', "[" * 100_000])
 def test_a_file_that_is_no_json_is_refused(text: str, tmp_path: Path) -> None:
     (tmp_path / "b.json").write_bytes(text.encode("latin-1"))
     with pytest.raises(UsageError, match="is no baseline"):
@@ -245,6 +261,8 @@ def test_a_file_that_is_no_json_is_refused(text: str, tmp_path: Path) -> None:
 
 def test_attacks_and_data_that_make_no_baseline(tmp_path: Path) -> None:
     plain = data_module.load("zoo:digits").select(limit=3)
+    with pytest.raises(UsageError, match="checkpoint 600 is beyond the budget of 60 queries"):
+        make_baseline(("cgba",), replace(SMALL, checkpoints=(30, 600)), tmp_path / "runs")
     for attacks, why in (((), "name at least one"), (("cgba", "cgba"), "given twice"), (("cgbo",), "cgba")):
         with pytest.raises(UsageError, match=why):
             make_baseline(attacks, SMALL, tmp_path / "runs")

@@ -166,6 +166,15 @@ def test_the_smallest_fall_has_the_power_and_a_smaller_one_has_not() -> None:
         assert POWER - 0.1 <= shown[0] <= POWER + 0.1 and shown[1] < POWER - 0.2
 
 
+def test_a_proportion_cannot_be_seen_to_fall_by_more_than_itself() -> None:
+    for right in (0, 1, 4):  # of 64: at this level a fall shows where 7 are lost and none is gained
+        robust = np.arange(64) < right
+        assert detectable_rate(compare_rates(robust, robust), 0.01) is None
+    robust = np.arange(64) < 16
+    fall = detectable_rate(compare_rates(robust, robust), 0.01)
+    assert fall is not None and 7 / 64 < fall < 16 / 64
+
+
 def test_as_many_examples_as_it_says_tell_a_fall_from_none() -> None:
     level = 0.01
     seen = compare_rates(*_pairs(3, 3, 58), 0.1)
