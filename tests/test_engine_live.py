@@ -109,8 +109,11 @@ def Live_counts(examples: Examples):  # noqa: N802
     return live.counts()
 
 
-def test_a_gap_on_record_is_asked_and_nothing_else() -> None:
+@pytest.mark.parametrize("ahead", [0, 3, 10, 10**6])
+def test_a_gap_on_record_is_asked_and_nothing_else(monkeypatch: pytest.MonkeyPatch, ahead: int) -> None:
+    """Rows are made ahead of the calls that take them, whose ends need not meet."""
     examples = examples_of(Quadratic(), 4)
+    monkeypatch.setattr("bbox.engine._AHEAD", ahead * 4 * examples.inputs[0].numel())
     journal = Recorder()
     whole = attack("cgba", Live(), examples, 100, group=2, journal=journal, max_batch=7)
     kept = [part for place, part in enumerate(journal.forwards) if place % 5 != 2]
