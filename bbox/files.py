@@ -6,7 +6,7 @@ from pathlib import Path
 
 from bbox.errors import UsageError
 
-__all__ = ["refuse_taken", "write_whole"]
+__all__ = ["refuse_taken", "unused", "write_whole"]
 
 
 def write_whole(path: Path, content: bytes | str) -> None:
@@ -18,6 +18,15 @@ def write_whole(path: Path, content: bytes | str) -> None:
     part = path.with_name(f".{path.name}.part")
     part.write_bytes(content.encode() if isinstance(content, str) else content)
     part.replace(path)
+
+
+def unused(path: Path) -> Path:
+    """This path, or with the first number behind its name (-2, -3) under which nothing is there yet."""
+    free, number = path, 1
+    while free.exists():
+        number += 1
+        free = path.with_name(f"{path.name}-{number}")
+    return free
 
 
 def refuse_taken(path: Path, *, resumes: bool = True) -> None:

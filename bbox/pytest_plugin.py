@@ -183,17 +183,15 @@ class BboxCheck:
 
     def _folder(self) -> Path:
         """A folder of this test's own that is not there yet."""
+        from bbox.files import unused
+
         out = self._request.config.getoption("--bbox-out")
         if out is None:
             base = Path(self._request.getfixturevalue("tmp_path")) / "bbox"
         else:
             name = re.sub(r"[^\w.-]+", "-", self._request.node.nodeid).strip("-")
             base = Path(out) / name.encode()[:_LONGEST].decode(errors="ignore")
-        path, number = base, 1
-        while path.exists():
-            number += 1
-            path = base.with_name(f"{base.name}-{number}")
-        return path
+        return unused(base)
 
 
 def _several(value: Any) -> tuple[Any, ...]:

@@ -17,6 +17,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from bbox.files import unused
+
 if TYPE_CHECKING:
     from bbox.results.run import Progress as RunProgress
 
@@ -39,12 +41,7 @@ def say(text: str) -> None:
 
 def new_folder(what: str) -> Path:
     """Where a run is written that is given no ``--out``: a folder that is not there yet."""
-    path = first = Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}-{what}"
-    number = 1
-    while path.exists():  # another run of this second
-        number += 1
-        path = first.with_name(f"{first.name}-{number}")
-    return path
+    return unused(Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}-{what}")
 
 
 def tell(

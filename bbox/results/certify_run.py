@@ -32,7 +32,7 @@ from bbox.results.plain_folder import PlainFolder, cannot_write
 from bbox.results.recorded import Recorded, on_record
 from bbox.results.records import LiveConfig
 from bbox.results.session import describe_run, load_target
-from bbox.results.spending import Session, purse_of, settled
+from bbox.results.spending import Session, oracle_of
 from bbox.targets.account import Purse
 
 __all__ = ["CertifyConfig", "CertifyFolder", "CertifyPlan", "execute_certify", "plan_certify"]
@@ -112,9 +112,7 @@ def plan_certify(config: CertifyConfig, folder: PlainFolder | None = None) -> Ce
     labels = None if config.labels is None else Path(config.labels)
     images = data_module.load(config.data, size=config.image_size, labels=labels)
     images = only_images(images).select(limit=config.limit, indices=config.indices)
-    target, purse = load_target(config), purse_of(config, folder)
-    max_batch = min(config.max_batch or 128, target.batch or 128)
-    oracle = Oracle(target, max_batch=max_batch, terms=config.terms(purse))
+    oracle, purse = oracle_of(config, load_target(config), folder, config.max_batch or 128)
     shape = tuple(images.inputs.shape[1:])
     if config.noise_accuracy and images.labels is None:
         raise UsageError(f"the accuracy under noise needs labels, and {images.name} has none")
@@ -124,7 +122,7 @@ def plan_certify(config: CertifyConfig, folder: PlainFolder | None = None) -> Ce
     denoise, digest = None, None
     if config.denoiser is not None:
         denoise, digest = load_denoiser(config.denoiser, device=oracle.device, shape=shape)
-    with settled(oracle.terms):
+    with oracle.terms.settled():
         check_fits(oracle, images)
     return CertifyPlan(config, oracle, images, denoise, digest, purse)
 

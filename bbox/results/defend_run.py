@@ -34,7 +34,7 @@ from bbox.results.plain_folder import PlainFolder, cannot_write
 from bbox.results.recorded import Recorded, on_record
 from bbox.results.records import LiveConfig
 from bbox.results.session import describe_run, load_target
-from bbox.results.spending import Session, purse_of, settled
+from bbox.results.spending import Session, oracle_of
 from bbox.targets.account import Purse
 
 __all__ = ["DefendConfig", "DefendFolder", "DefendPlan", "execute_defend", "plan_defend"]
@@ -139,10 +139,8 @@ def plan_defend(config: DefendConfig, folder: PlainFolder | None = None) -> Defe
         if test.labels is None:
             raise UsageError(f"{config.defense} is measured on labelled images, and {test.name} has no labels")
         test = test.select(limit=config.test_limit, seed=config.seed)
-    target, purse = load_target(config), purse_of(config, folder)
-    max_batch = min(config.max_batch or 256, target.batch or 256)
-    oracle = Oracle(target, max_batch=max_batch, terms=config.terms(purse))
-    with settled(oracle.terms):
+    oracle, purse = oracle_of(config, load_target(config), folder, config.max_batch or 256)
+    with oracle.terms.settled():
         check_fits(oracle, images, "clean")
     return DefendPlan(config, defense, oracle, images, test, purse)
 

@@ -21,7 +21,7 @@ from bbox.results.judged import Files, files_of
 from bbox.results.outcome import ask_labels
 from bbox.results.plain_folder import PlainFolder, cannot_write
 from bbox.results.records import LiveConfig
-from bbox.results.spending import purse_of, settled
+from bbox.results.spending import purse_of
 from bbox.targets.account import Terms, on_account
 from bbox.targets.base import REFUSED, Target
 from bbox.votes import most_frequent
@@ -121,7 +121,7 @@ def evaluate_target(
         UsageError, InputError: the target does not take the data.
         TargetError: it failed; what it answered is on record.
     """
-    max_batch = min(max_batch, target.batch or max_batch)
+    max_batch = target.rows_a_call(max_batch)
     oracle = Oracle(target, max_batch=max_batch, terms=terms)
     name = target.fingerprint()
     with _recorded(answers, name, oracle, "probe"):
@@ -185,7 +185,7 @@ def evaluate_folder(
     folder = PlainFolder(path)
     terms = live.terms(purse_of(live, folder))
     found: dict[str, Any] = folder.read("evaluation.json") or {"schema_version": 1, "targets": []}
-    with Answers(path) as answers, settled(terms):
+    with Answers(path) as answers, terms.settled():
         for target in loaded:
             check_kind(target, files.data)
             judged = replace(files, data=match_classes(files.data, target))

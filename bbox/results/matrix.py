@@ -32,7 +32,6 @@ from bbox.results.records import Config
 from bbox.results.row_costs import measure_row
 from bbox.results.run import Progress, execute
 from bbox.results.session import check_same, describe_run, load_target
-from bbox.results.spending import settled
 from bbox.results.store import RunFolder, StorageError
 from bbox.targets.base import Target
 
@@ -191,7 +190,7 @@ def _measure(matrix: Matrix, row: Row, path: Path, used: int) -> tuple[int, dict
     with nullcontext() if cell is None else RunFolder.open(path / cell.path) as folder:
         purse = config.purse(used, None if folder is None else folder.write_requests)
         terms = config.terms(purse)
-        with settled(terms):
+        with terms.settled():
             measured = measure_row(
                 bare,
                 defended,

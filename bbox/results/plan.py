@@ -93,7 +93,7 @@ def prepare(
     purse = config.purse(used_requests)
     oracle = Oracle(
         target,
-        max_batch=min(config.max_batch or 128, target.batch or 128),
+        max_batch=target.rows_a_call(config.max_batch or 128),
         quantize=quantize,
         limit=config.max_queries,
         terms=config.terms(purse),

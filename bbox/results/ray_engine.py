@@ -186,8 +186,7 @@ class _Driver:
         Args:
             free: no other shard is under way.
         """
-        if self.plan.oracle.terms.meter is not None:  # what the driver has reserved for its own answers
-            self.plan.oracle.terms.meter.give_back()
+        self.plan.oracle.terms.settle()  # what the driver has reserved for its own answers
         if not self.waiting or (self.error is not None and not (free and self._again())):
             return None
         shard = self.waiting.popleft()

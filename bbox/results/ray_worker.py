@@ -134,8 +134,7 @@ class Worker:
                 yield Answered(parts, self._cost())
             for group in finished:  # noqa: UP028 (Ray's wrapper of generators takes no "yield from")
                 yield group
-        if self._oracle.terms.meter is not None:
-            self._oracle.terms.meter.give_back()
+        self._oracle.terms.settle()
         cost = self._cost()
         if any(cost.values()):  # what brought no answer was sent all the same
             yield Answered((), cost)

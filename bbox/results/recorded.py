@@ -30,14 +30,12 @@ class Recorded(Oracle):
     def __init__(self, oracle: Oracle, path: Path) -> None:
         vars(self).update(vars(oracle))
         self._oracle, self._path = oracle, path
-        self._journal = Journal(path)
-        self._slice = Books(oracle, {}, self._journal)
+        self._open()
 
     def next_slice(self) -> None:
         """From here on other rows are asked: what is on record does not match them, and goes with the first answer."""
         self.close()
-        self._journal = Journal(self._path)
-        self._slice = Books(self._oracle, {}, self._journal)
+        self._open()
 
     def ask(self, rows: Batch, purpose: Purpose = "attack") -> Answers:
         """See ``Oracle.ask``; the answers have no scores.
@@ -54,6 +52,10 @@ class Recorded(Oracle):
     def close(self) -> None:
         """Close the journal."""
         self._journal.close()
+
+    def _open(self) -> None:
+        self._journal = Journal(self._path)
+        self._slice = Books(self._oracle, {}, self._journal)
 
 
 @contextmanager

@@ -75,8 +75,7 @@ def execute(
     session = folder.write_session({"seconds": 0.0})
     written = began
     if plan.purse is not None:
-        plan.purse.keep = folder.write_requests
-        plan.purse.lease(0)  # what was reserved before there was a folder
+        plan.purse.kept_by(folder.write_requests)
 
     def write() -> None:
         record.update(
@@ -136,8 +135,7 @@ def execute(
             report(progress)
         record["attack_seconds"] = time.monotonic() - attack_began
     finally:
-        if oracle.terms.meter is not None:
-            oracle.terms.meter.give_back()
+        oracle.terms.settle()
         if oracle.cache is not None:
             oracle.cache.close()
         record["ended"] = True

@@ -33,7 +33,7 @@ from bbox.results.fits import check_fits, match_classes
 from bbox.results.plain_folder import PlainFolder
 from bbox.results.records import LiveConfig
 from bbox.results.session import describe_run, load_target
-from bbox.results.spending import Session, purse_of, settled
+from bbox.results.spending import Session, oracle_of
 from bbox.targets.account import Purse
 
 __all__ = ["NAME", "SmoothingConfig", "SmoothingFolder", "SmoothingPlan", "execute_smoothing", "plan_smoothing"]
@@ -106,11 +106,10 @@ def plan_smoothing(config: SmoothingConfig, folder: PlainFolder | None = None) -
         UsageError, InputError: in one line, what does not fit.
     """
     defense = cast(RenameSmoothing, make_defense(NAME, config.options))
-    target, purse = load_target(config), purse_of(config, folder)
+    target = load_target(config)
     defense.wrap(target)  # refuses what it cannot stand around
     data: Any = data_module.load(config.data).select(limit=config.limit)
-    max_batch = min(config.max_batch or 256, target.batch or 256)
-    oracle = Oracle(target, max_batch=max_batch, terms=config.terms(purse))
+    oracle, purse = oracle_of(config, target, folder, config.max_batch or 256)
     each = 1 + defense.n
     most = (config.budget - 1) // each
     if most < 1:
@@ -120,7 +119,7 @@ def plan_smoothing(config: SmoothingConfig, folder: PlainFolder | None = None) -
     if isinstance(data, CodeSet):
         data = match_classes(data, target)
         site_of(data.inputs[0])  # the grammar is there
-    with settled(oracle.terms):
+    with oracle.terms.settled():
         check_fits(oracle, data)
     left = config.budget - 1 - each * len(data)
     samples = min(_SAMPLES, left // len(data)) if defense.keep else 0

@@ -7,8 +7,7 @@ requests.json    requests of ``--max-requests`` that are reserved, written befor
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from types import TracebackType
 from typing import Any, Protocol
@@ -19,9 +18,10 @@ from bbox.oracle import Ledger, Oracle, Purpose
 from bbox.results.costs import last_price, total_ledger
 from bbox.results.plain_folder import PlainFolder
 from bbox.results.records import LiveConfig
-from bbox.targets.account import Purse, Terms
+from bbox.targets.account import Purse
+from bbox.targets.base import Target
 
-__all__ = ["Session", "purse_of", "settled"]
+__all__ = ["Session", "oracle_of", "purse_of"]
 
 _WRITE_SECONDS = 5.0  # between two records of what the session has asked: of a killed one at most so much is not known
 
@@ -31,14 +31,17 @@ def purse_of(config: LiveConfig, folder: PlainFolder | None) -> Purse | None:
     return config.purse() if folder is None else config.purse(folder.requests(), folder.write_requests)
 
 
-@contextmanager
-def settled(terms: Terms) -> Iterator[None]:
-    """Hand back, at the end of the block, the requests that were reserved and not sent."""
-    try:
-        yield
-    finally:
-        if terms.meter is not None:
-            terms.meter.give_back()
+def oracle_of(
+    config: LiveConfig, target: Target, folder: PlainFolder | None, max_batch: int
+) -> tuple[Oracle, Purse | None]:
+    """The oracle that a run asks, and the purse that it pays from.
+
+    Args:
+        folder: of the run that is gone on with.
+        max_batch: rows a forward, or fewer where the target takes no more.
+    """
+    purse = purse_of(config, folder)
+    return Oracle(target, max_batch=target.rows_a_call(max_batch), terms=config.terms(purse)), purse
 
 
 class _Planned(Protocol):
@@ -69,8 +72,7 @@ class Session:
     def __enter__(self) -> Session:
         purse = self._plan.purse
         if purse is not None:
-            purse.keep = self._folder.write_requests
-            purse.lease(0)  # what was reserved before there was a folder
+            purse.kept_by(self._folder.write_requests)
         return self
 
     def __exit__(
@@ -78,7 +80,7 @@ class Session:
     ) -> None:
         if not (self._folder.path / "run.json").exists():  # a run that was refused: its folder is taken back
             return
-        with settled(self._plan.oracle.terms):
+        with self._plan.oracle.terms.settled():
             self.save()
 
     def also(self, oracle: Oracle) -> Oracle:

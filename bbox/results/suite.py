@@ -195,9 +195,8 @@ def _prepare(
         plan = prepare(part.config, attack, target.fresh(), data, used_requests=used)
         if plan.oracle.cache is not None:
             stack.callback(plan.oracle.cache.close)
-        if plan.purse is not None and plan.oracle.terms.meter is not None:
-            plan.oracle.terms.meter.give_back()
-            used = plan.purse.used
+        plan.oracle.terms.settle()
+        used = used if plan.purse is None else plan.purse.used
         plans.append(plan)
     return plans, used
 

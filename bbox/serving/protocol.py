@@ -15,7 +15,7 @@ from torch import Tensor
 from bbox.batch import Batch
 from bbox.code.languages import LANGUAGES
 from bbox.code.program import Program, Programs
-from bbox.targets.http.tensors import LENGTH, bytes_to_texts
+from bbox.targets.http.tensors import LENGTH, bytes_to_texts, head_size
 
 __all__ = ["Infer", "RefusedError", "Signature", "read_infer", "write_answer"]
 
@@ -134,10 +134,11 @@ def _json() -> dict[str, str]:
 def _split(body: bytes, header_length: str | None) -> tuple[bytes, bytes]:
     if header_length is None:
         return body, b""
-    # int() takes neither "²", which is a digit, nor thousands of figures.
-    if not header_length.isdecimal() or len(header_length) > 18 or int(header_length) > len(body):
-        raise RefusedError(f"{LENGTH} is {header_length[:40]!r}, and the body has {len(body)} bytes")
-    return body[: int(header_length)], body[int(header_length) :]
+    try:
+        size = head_size(header_length, body)
+    except ValueError as error:
+        raise RefusedError(f"{LENGTH} is {header_length[:40]!r}, and the body has {len(body)} bytes") from error
+    return body[:size], body[size:]
 
 
 def _object(text: bytes, what: str) -> Mapping[str, Any]:

@@ -51,6 +51,11 @@ class Purse:
         self.keep = keep
         self._lock = threading.Lock()
 
+    def kept_by(self, keep: Callable[[int], None]) -> None:
+        """Write down from here on how many are used, and at once what was reserved before."""
+        self.keep = keep
+        self.lease(0)
+
     def lease(self, wanted: int) -> int:
         """Reserve requests, or hand them back (a negative number); how many were granted."""
         with self._lock:
@@ -119,6 +124,19 @@ class Terms:
     meter: Meter | None = None
     share: float = 1.0
     abandoned: threading.Event = field(default_factory=threading.Event)
+
+    def settle(self) -> None:
+        """Hand back the requests that were reserved and not sent."""
+        if self.meter is not None:
+            self.meter.give_back()
+
+    @contextmanager
+    def settled(self) -> Iterator[None]:
+        """``settle`` at the end of the block, however that is reached."""
+        try:
+            yield
+        finally:
+            self.settle()
 
 
 _ACCOUNT: ContextVar[tuple[Bill, Terms] | None] = ContextVar("bbox account", default=None)

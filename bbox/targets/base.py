@@ -75,6 +75,10 @@ class Target(ABC):
         untold = self.any_tensor and (self.input_shape is None or len(self.input_shape) == 4)
         return kind == "motion" and self.takes == "images" and untold
 
+    def rows_a_call(self, wanted: int) -> int:
+        """So many rows, or as many as one call should hold, where that is fewer."""
+        return min(wanted, self.batch or wanted)
+
     def fresh(self) -> Target:
         """The same target without a memory of what it was asked; itself where it keeps none."""
         return self

@@ -459,3 +459,13 @@ def test_a_refused_original_is_not_attacked_and_counts_against_clean_accuracy(tm
 
 def _schema() -> Any:
     return json.loads((Path(bbox.__file__).parent / "results" / "results.schema.json").read_text())
+
+
+@pytest.mark.parametrize(("most", "given", "rows"), [(None, 500, 500), (None, None, 128), (7, 500, 7), (7, 3, 3)])
+def test_the_batch_that_was_asked_for_is_taken_unless_the_target_takes_fewer(
+    most: int | None, given: int | None, rows: int
+) -> None:
+    target = Quadratic()
+    target.batch = most
+    plan = prepare(Config(max_batch=given), make_attack("cgba"), target, _data(examples_of(target, 3)))
+    assert plan.oracle.max_batch == rows

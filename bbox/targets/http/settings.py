@@ -7,7 +7,7 @@ import math
 import os
 import ssl
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
@@ -30,23 +30,23 @@ class Settings:
     Attributes:
         url: without user, password or secret.
         headers: sent with every request.
+        verify: how TLS certificates are checked.
         batch: most rows a request.
         in_flight: most requests under way at once.
         rows_per_second, requests_per_second: paces, ``inf`` for none.
         timeout: seconds that a request may take before its answer begins or goes on.
         tries: how often a request is sent that fails while others are answered.
-        verify: how TLS certificates are checked.
     """
 
     url: httpx.URL
     headers: Headers
+    verify: ssl.SSLContext
     batch: int = 64
     in_flight: int = 8
     rows_per_second: float = math.inf
     requests_per_second: float = math.inf
     timeout: float = 30.0
     tries: int = 10
-    verify: ssl.SSLContext = field(default_factory=httpx.create_ssl_context)
 
     @property
     def where(self) -> str:

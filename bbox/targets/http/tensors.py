@@ -13,7 +13,17 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-__all__ = ["LENGTH", "NUMPY", "ProtocolError", "array_of", "bytes_to_texts", "pack", "split_reply", "texts_to_bytes"]
+__all__ = [
+    "LENGTH",
+    "NUMPY",
+    "ProtocolError",
+    "array_of",
+    "bytes_to_texts",
+    "head_size",
+    "pack",
+    "split_reply",
+    "texts_to_bytes",
+]
 
 LENGTH = "Inference-Header-Content-Length"
 NUMPY = {
@@ -38,6 +48,18 @@ def pack(request: Mapping[str, Any], raw: bytes | None) -> tuple[bytes, dict[str
     return b"".join((head, raw)), {"Content-Type": "application/octet-stream", LENGTH: str(len(head))}
 
 
+def head_size(length: str, body: bytes) -> int:
+    """The bytes of JSON before the tensors, as the header ``LENGTH`` says.
+
+    Raises:
+        ValueError: it is no number of bytes within the body.
+    """
+    # int() takes neither "²", which is a digit, nor thousands of figures.
+    if not length.isdecimal() or len(length) > 18 or int(length) > len(body):
+        raise ValueError("no number of bytes within the body")
+    return int(length)
+
+
 def split_reply(body: bytes, length: str | None) -> tuple[Mapping[str, Any], dict[str, bytes]]:
     """A reply as its JSON and the bytes of each binary output.
 
@@ -46,9 +68,10 @@ def split_reply(body: bytes, length: str | None) -> tuple[Mapping[str, Any], dic
     """
     size = len(body)
     if length is not None:
-        if not length.isdecimal() or int(length) > size:
-            raise ProtocolError(f"answers {LENGTH}: {length[:40]} before {size} bytes")
-        size = int(length)
+        try:
+            size = head_size(length, body)
+        except ValueError as error:
+            raise ProtocolError(f"answers {LENGTH}: {length[:40]} before {size} bytes") from error
     try:
         reply = json.loads(body[:size])
     except (ValueError, RecursionError) as error:

@@ -73,16 +73,8 @@ def mlserver(tmp_path_factory, classifier):
 
 
 @pytest.fixture
-def target(mlserver):
-    made = []
-
-    def make(path, **options):
-        made.append(load(f"{mlserver}/v2/models/{path}", options=options))
-        return made[-1]
-
-    yield make
-    for each in made:
-        each.close()
+def target(mlserver, remote):
+    return lambda path, **options: remote(f"{mlserver}/v2/models/{path}", **options)
 
 
 @pytest.mark.parametrize("path", ["pictures", "pictures/versions/v1", "pictures/infer"])

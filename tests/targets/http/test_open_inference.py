@@ -18,19 +18,6 @@ from bbox.targets.http.metadata import read_signature
 from bbox.targets.http.tensors import LENGTH, ProtocolError, array_of, pack, split_reply, texts_to_bytes
 
 
-@pytest.fixture
-def remote():
-    made = []
-
-    def make(url, **options):
-        made.append(load(url, options=options))
-        return made[-1]
-
-    yield make
-    for target in made:
-        target.close()
-
-
 @pytest.mark.parametrize("binary", ["auto", "true", "false"])
 def test_binary_and_json_give_the_same_answers(remote, binary):
     digits = bbox.data.load("zoo:digits").select(limit=20)

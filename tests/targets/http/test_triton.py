@@ -90,16 +90,11 @@ def triton(tmp_path_factory):
 
 
 @pytest.fixture
-def target(triton):
-    made = []
-
+def target(triton, remote):
     def make(path="digits", **options):
-        made.append(load(f"{triton}/v2/models/{path}", options={"output": "scores", "batch": 8} | options))
-        return made[-1]
+        return remote(f"{triton}/v2/models/{path}", **({"output": "scores", "batch": 8} | options))
 
-    yield make
-    for each in made:
-        each.close()
+    return make
 
 
 @pytest.mark.parametrize("path", ["digits", f"digits/versions/{VERSION}"])
